@@ -15,8 +15,8 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Adopt reads size bytes and keeps them as a whole object by their SHA-256. A crash leaves
-// nothing of what was read in part.
+// Adopt reads size bytes and stores them as a whole object, named by its SHA-256. After a crash,
+// nothing of an incomplete object remains.
 func (s *Store) Adopt(r io.Reader, size int64) (blob.Object, error) {
 	s.mu.Lock()
 	err := s.room(size)
@@ -30,7 +30,7 @@ func (s *Store) Adopt(r io.Reader, size int64) (blob.Object, error) {
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	// Only this holds the room: what is adopted counts once it is whole.
+	// Only this allocation reserves the space: the object counts once it is whole.
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return blob.Object{}, noRoom(err)
 	}
@@ -55,7 +55,7 @@ func (s *Store) Adopt(r io.Reader, size int64) (blob.Object, error) {
 	return o, nil
 }
 
-// Objects lists the IDs of the objects of a view, none where there is no such view.
+// Objects returns the IDs of the objects of a view, or nil if there is no such view.
 func (s *Store) Objects(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

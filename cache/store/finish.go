@@ -15,11 +15,11 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// sum is the digest of the bytes of an object up to some chunk.
+// sum is the running digest of an object's bytes up to some chunk.
 type sum struct {
-	hash hash.Hash // nil where the object has no digest
+	hash hash.Hash // nil if the object has no digest
 	want string    // in hexadecimal digits
-	next int       // first chunk that is not in it
+	next int       // first chunk not yet included
 }
 
 func newSum(o blob.Object) sum {
@@ -39,9 +39,9 @@ func newSum(o blob.Object) sum {
 	return sum{}
 }
 
-// parts is the digest of the digests of parts of one size.
+// parts is the MD5 of the MD5s of parts of one size, as in the ETag of an S3 multipart upload.
 type parts struct {
-	hash.Hash // of the part that is not full yet
+	hash.Hash // of the current part
 	size, in  int64
 	digests   []byte
 }
@@ -65,7 +65,7 @@ func (p *parts) end() {
 	p.in = 0
 }
 
-// Sum ends the last part.
+// Sum implements hash.Hash. It also ends the last part.
 func (p *parts) Sum(b []byte) []byte {
 	if p.in > 0 {
 		p.end()
@@ -74,8 +74,8 @@ func (p *parts) Sum(b []byte) []byte {
 	return append(b, all[:]...)
 }
 
-// run writes the log and follows the digest, so that little is left to do when the
-// last chunk has come.
+// run writes the log and updates the digest, so that little is left to do when the last chunk
+// arrives.
 func (p *Partial) run() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -111,10 +111,10 @@ func (p *Partial) run() {
 	}
 }
 
-// record syncs the bytes of chunks before the lines that say that they are there.
+// record syncs the bytes of chunks before it writes the log lines that name them.
 func (p *Partial) record(lines []byte) error {
 	if len(p.chunks) == 1 {
-		return nil // it is there or not: after a crash it is fetched again
+		return nil // a single chunk needs no log: after a crash it is fetched again
 	}
 	if err := p.file.Sync(); err != nil {
 		return noRoom(err)
@@ -129,7 +129,7 @@ func (p *Partial) record(lines []byte) error {
 	return syncDir(p.store.path("partial"))
 }
 
-// ahead is the end of the chunks that are held without a gap. The caller holds the lock.
+// ahead returns the number of chunks held from the start without a gap. The caller holds the lock.
 func (p *Partial) ahead() int {
 	n := p.sum.next
 	for n < len(p.chunks) && p.chunks[n].Held {
@@ -138,8 +138,8 @@ func (p *Partial) ahead() int {
 	return n
 }
 
-// follow takes the chunks before end into the digest. Only the writer calls it, and
-// Finish when the writer rests.
+// follow adds the chunks before end to the digest. Only run may call it, and Finish while run is
+// idle.
 func (p *Partial) follow(end int) error {
 	if p.sum.hash == nil {
 		return nil
@@ -159,10 +159,10 @@ func (p *Partial) follow(end int) error {
 	return nil
 }
 
-// ErrDigest is the error of bytes that are not those of their digest.
+// ErrDigest means that the bytes do not have the expected digest.
 var ErrDigest = errors.New("the bytes do not have the object's digest")
 
-// Again begins the digest at the first chunk again, after chunks were replaced.
+// Again restarts the digest at the first chunk, after chunks were replaced.
 func (p *Partial) Again() {
 	p.rest()
 	defer p.mu.Unlock()
@@ -171,7 +171,7 @@ func (p *Partial) Again() {
 	p.sum = newSum(o)
 }
 
-// rest waits until the writer has nothing to do and returns with the lock held.
+// rest waits until run is idle and returns with the lock held.
 func (p *Partial) rest() {
 	p.mu.Lock()
 	for (p.busy || len(p.fresh) > 0) && !p.closed {
@@ -179,8 +179,8 @@ func (p *Partial) rest() {
 	}
 }
 
-// Finish checks the digest of an object all of whose chunks are held, and makes it
-// whole; ErrDigest where it is another.
+// Finish checks the digest of an object whose chunks are all held, and makes it whole. It returns
+// ErrDigest if the digest is wrong.
 func (p *Partial) Finish() error {
 	p.rest()
 	end, err := p.ahead(), p.err
@@ -200,8 +200,8 @@ func (p *Partial) Finish() error {
 	return p.publish()
 }
 
-// publish makes the files of an object that was checked those of a whole one. Others use the
-// store while the disk syncs.
+// publish moves the files of a verified object to the whole objects. The store's lock is not held
+// while the disk syncs.
 func (p *Partial) publish() error {
 	s := p.store
 	if err := errors.Join(p.file.Chmod(0o444), p.file.Sync()); err != nil {
@@ -218,7 +218,7 @@ func (p *Partial) publish() error {
 	if err != nil {
 		return err
 	}
-	// That the partial object has gone a restart finds out: see readPartials.
+	// If this fails, readPartials removes the log at the next start.
 	_ = os.Remove(s.path("partial", p.Object.ID+".log"))
 	return nil
 }
@@ -233,6 +233,6 @@ func (p *Partial) rename() error {
 	return os.Rename(s.path("partial", p.Object.ID), s.path("objects", p.Object.ID))
 }
 
-// Closed frees the files of a partial object that has become whole; nobody may read
-// it after that.
+// Closed closes the files of a partial object that has become whole. Nobody may read from it
+// afterwards.
 func (p *Partial) Closed() { p.close() }

@@ -17,43 +17,43 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Partial is an object that is being fetched. It is safe for concurrent use; the
-// bytes of one chunk are written by one writer at a time.
+// Partial is an object that is being fetched. It is safe for concurrent use, but each chunk may
+// have only one writer at a time.
 type Partial struct {
 	Object blob.Object
 	store  *Store
 	file   *os.File
 	log    *os.File
 
-	// Under the store's lock.
-	takes    int64 // bytes of disk that it counts for
-	reserved bool  // takes them all from the start
+	// The store's lock protects these.
+	takes    int64 // bytes that count as used on the disk
+	reserved bool  // the whole size is reserved
 	users    int
 	used     time.Time
 
 	mu     sync.Mutex
 	chunks []Chunk // by number
-	fresh  []int   // held, and not yet in the log
+	fresh  []int   // held, but not yet in the log
 	wake   *sync.Cond
-	busy   bool // the writer is at work
+	busy   bool // run is working
 	closed bool
-	err    error // of the log
+	err    error // error of the log or the digest
 	sum    sum
-	named  bool   // the names of the files are on the disk; of the writer alone
-	stated string // the checksum that sum follows, by the origin's word
+	named  bool   // the names of the files are synced; only run uses it
+	stated string // the checksum from the origin, which sum checks
 }
 
-// Chunk is what is known of a chunk that is held.
+// Chunk describes a chunk that is held.
 type Chunk struct {
 	Held bool   `json:"-"`
 	N    int    `json:"n"`
 	CRC  uint32 `json:"crc"`  // CRC-32C
-	From string `json:"from"` // the peer, or "" for the origin
+	From string `json:"from"` // a peer, or "" for the origin
 }
 
-// Partial returns the partial object, and makes it where there is none yet. With
-// reserve it takes its whole room on the disk now, so that it cannot run out of it
-// later. The caller must call Leave.
+// Partial returns the partial object and creates it if there is none. With reserve it reserves the
+// space for the whole object, so that a later write cannot fail for lack of space. The caller must
+// call Leave.
 func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -86,8 +86,8 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 	return p, nil
 }
 
-// begun returns the partial object that was begun before and can go on, nil where there is
-// none. It fails where somebody else uses the ID for another object. The caller holds mu.
+// begun returns an existing partial object that can continue, or nil. It returns an error if
+// someone else is using the ID for another object. The caller holds mu.
 func (s *Store) begun(o blob.Object) (*Partial, error) {
 	p := s.partials[o.ID]
 	if p == nil {
@@ -97,7 +97,7 @@ func (s *Store) begun(o blob.Object) (*Partial, error) {
 		if p.users > 0 {
 			return nil, err
 		}
-		p.remove() // it was reserved for a reader that does not get it
+		p.remove() // remove what was created only for this reader
 		return nil, nil
 	}
 	if p.users == 0 && p.failed() {
@@ -106,8 +106,8 @@ func (s *Store) begun(o blob.Object) (*Partial, error) {
 	return p, nil
 }
 
-// agree compares the object with what somebody else asks for under its ID, and takes a
-// checksum from there where it has none: from then on it is checked.
+// agree checks that o is the same object. If the object has no checksum yet, it adopts that of o,
+// which is checked from then on.
 func (p *Partial) agree(o blob.Object) error {
 	if p.Object.Size != o.Size {
 		return fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)
@@ -125,16 +125,16 @@ func (p *Partial) agree(o blob.Object) error {
 	return nil
 }
 
-// failed reports whether chunks of it could not be written to the log or read.
+// failed reports whether writing the log or reading chunks has failed.
 func (p *Partial) failed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.err != nil
 }
 
-// again reads a partial object whose disk failed from its log, as a restart would: the
-// failure may have passed, and what the log does not name is not known to be on the
-// disk. It returns nil where nothing can be read. The caller holds the lock.
+// again reads a partial object whose disk failed from its log, as after a restart. The failure may
+// be over, and chunks that the log does not name may not be on the disk. It returns nil if nothing
+// can be read. The caller holds the lock.
 func (s *Store) again(p *Partial) *Partial {
 	delete(s.partials, p.Object.ID)
 	p.close()
@@ -144,12 +144,12 @@ func (s *Store) again(p *Partial) *Partial {
 	return s.partials[p.Object.ID]
 }
 
-// mostChunks bounds the chunks of partial objects that nobody reads, as their list is in
-// memory: 4 million are 32 TiB of objects and about 170 MB.
+// mostChunks bounds the chunks of partial objects without readers, because their list is in memory:
+// 4 million chunks are 32 TiB of objects and take about 170 MB.
 const mostChunks = 4 << 20
 
-// forgetIdle removes the partial objects that nobody has read for the longest, until there
-// is place for the list of n chunks more. The caller holds the lock.
+// forgetIdle removes the least recently used partial objects without readers until there is room
+// for n more chunks. The caller holds the lock.
 func (s *Store) forgetIdle(n int) {
 	var idle []*Partial
 	for _, p := range s.partials {
@@ -168,8 +168,8 @@ func (s *Store) forgetIdle(n int) {
 	}
 }
 
-// fits fails for an object that is larger than the store can ever be: an origin may say
-// any size, and what is made for an object grows with it.
+// fits returns an error for an object that is larger than the store can ever hold. An origin may
+// claim any size, and memory and files grow with it.
 func (s *Store) fits(size int64) error {
 	var disk unix.Statfs_t
 	if err := unix.Statfs(s.dir, &disk); err != nil {
@@ -185,7 +185,7 @@ func (s *Store) fits(size int64) error {
 	return nil
 }
 
-// begin makes the files of a partial object. The caller holds the lock.
+// begin creates the files of a partial object. The caller holds the lock.
 func (s *Store) begin(o blob.Object) (*Partial, error) {
 	if err := s.fits(o.Size); err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (s *Store) begin(o blob.Object) (*Partial, error) {
 		data.Close()
 		return nil, noRoom(err)
 	}
-	// Nothing of it has to survive a crash before its first chunk does; see record.
+	// Nothing has to survive a crash before the first chunk does: see record.
 	header, _ := json.Marshal(o)
 	if err := os.WriteFile(s.path("partial", o.ID+".log"), append(header, '\n'), 0o644); err != nil {
 		data.Close()
@@ -208,7 +208,7 @@ func (s *Store) begin(o blob.Object) (*Partial, error) {
 	return s.take(o, data)
 }
 
-// take opens the log of a partial object whose files are there.
+// take registers a partial object whose files exist, and opens its log.
 func (s *Store) take(o blob.Object, data *os.File) (*Partial, error) {
 	log, err := os.OpenFile(s.path("partial", o.ID+".log"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
@@ -223,7 +223,7 @@ func (s *Store) take(o blob.Object, data *os.File) (*Partial, error) {
 	return p, nil
 }
 
-// reserve takes the room of the whole object. The caller holds the lock.
+// reserve reserves the space of the whole object. The caller holds the lock.
 func (s *Store) reserve(p *Partial) error {
 	if err := s.room(p.Object.Size - p.takes); err != nil {
 		return err
@@ -238,7 +238,7 @@ func (s *Store) reserve(p *Partial) error {
 	return nil
 }
 
-// noRoom marks the error of a full disk.
+// noRoom wraps the error of a full disk in ErrNoRoom.
 func noRoom(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrNoRoom, err)
@@ -246,7 +246,7 @@ func noRoom(err error) error {
 	return err
 }
 
-// readPartials reads what was being fetched when the store was left.
+// readPartials reads the partial objects of an earlier run.
 func (s *Store) readPartials() error {
 	entries, err := os.ReadDir(s.path("partial"))
 	if err != nil {
@@ -256,7 +256,7 @@ func (s *Store) readPartials() error {
 		id, isLog := strings.CutSuffix(e.Name(), ".log")
 		if !isLog {
 			if _, err := os.Stat(s.path("partial", e.Name()+".log")); err != nil {
-				os.Remove(s.path("partial", e.Name())) // begun, and no chunk of it is known
+				os.Remove(s.path("partial", e.Name())) // no log, so no chunk of it is known
 			}
 			continue
 		}
@@ -269,7 +269,7 @@ func (s *Store) readPartials() error {
 	return nil
 }
 
-// readPartial reads one log. Its last line may be torn.
+// readPartial reads one log. Its last line may be incomplete after a crash.
 func (s *Store) readPartial(id string) error {
 	text, err := os.ReadFile(s.path("partial", id+".log"))
 	if err != nil {
@@ -288,7 +288,7 @@ func (s *Store) readPartial(id string) error {
 		return err
 	}
 	if end := bytes.LastIndexByte(text, '\n') + 1; end < len(text) {
-		// What is appended next must begin a line.
+		// The next line to be appended must not continue the incomplete one.
 		if err := os.Truncate(s.path("partial", id+".log"), int64(end)); err != nil {
 			data.Close()
 			return err
@@ -303,7 +303,7 @@ func (s *Store) readPartial(id string) error {
 	return nil
 }
 
-// openSized opens a file that must have a size, and says when it was written last.
+// openSized opens a file, checks its size, and returns its modification time.
 func openSized(path string, size int64) (*os.File, time.Time, error) {
 	data, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -317,7 +317,7 @@ func openSized(path string, size int64) (*os.File, time.Time, error) {
 	return data, info.ModTime(), nil
 }
 
-// restore takes the chunks that a log says are held. A line that is torn says nothing.
+// restore marks the chunks that the log names as held. It skips unreadable lines.
 func (p *Partial) restore(lines *bufio.Scanner) {
 	for lines.Scan() {
 		var c Chunk
@@ -334,7 +334,7 @@ func (p *Partial) restore(lines *bufio.Scanner) {
 	}
 }
 
-// Leave ends the caller's use, after which the object may be evicted.
+// Leave ends the caller's use. The object may be evicted once all users have left.
 func (p *Partial) Leave() {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
@@ -342,16 +342,16 @@ func (p *Partial) Leave() {
 	p.used = time.Now()
 }
 
-// ReadAt reads bytes of chunks that are held, or written so far.
+// ReadAt reads bytes that have been written.
 func (p *Partial) ReadAt(b []byte, offset int64) (int, error) { return p.file.ReadAt(b, offset) }
 
-// WriteAt writes bytes of a chunk that is on its way.
+// WriteAt writes bytes of a chunk that is being fetched.
 func (p *Partial) WriteAt(b []byte, offset int64) (int, error) {
 	n, err := p.file.WriteAt(b, offset)
 	return n, noRoom(err)
 }
 
-// Room takes room for one chunk more, where the whole is not reserved.
+// Room reserves the space for one more chunk, unless the whole object is reserved.
 func (p *Partial) Room(n int) error {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()
@@ -366,8 +366,8 @@ func (p *Partial) Room(n int) error {
 	return nil
 }
 
-// Done notes that a chunk was written, with its CRC-32C and where it came from. It is
-// in the log soon after, once its bytes are safe.
+// Done records that a chunk was written, with its CRC-32C and its source. The log names the chunk
+// soon after, once its bytes are synced.
 func (p *Partial) Done(n int, crc uint32, from string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -376,21 +376,21 @@ func (p *Partial) Done(n int, crc uint32, from string) {
 	p.wake.Broadcast()
 }
 
-// Chunks is what is known of all chunks, by number.
+// Chunks returns a copy of the list of chunks, by number.
 func (p *Partial) Chunks() []Chunk {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]Chunk(nil), p.chunks...)
 }
 
-// CRC is the CRC-32C of a chunk that is held.
+// CRC returns the CRC-32C of a chunk that is held.
 func (p *Partial) CRC(n int) uint32 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.chunks[n].CRC
 }
 
-// close ends the writer and closes the files.
+// close stops run and closes the files.
 func (p *Partial) close() {
 	p.mu.Lock()
 	if p.closed {
@@ -407,18 +407,18 @@ func (p *Partial) close() {
 	p.file.Close()
 }
 
-// remove forgets a partial object and its files. The caller holds the store's lock.
+// remove removes a partial object and its files. The caller holds the store's lock.
 func (p *Partial) remove() {
 	delete(p.store.partials, p.Object.ID)
 	p.mu.Lock()
-	p.fresh = nil // nobody will ask for it
+	p.fresh = nil // no need to log them
 	p.mu.Unlock()
 	p.close()
 	os.Remove(p.store.path("partial", p.Object.ID))
 	os.Remove(p.store.path("partial", p.Object.ID+".log"))
 }
 
-// Discard forgets a partial object whose bytes are wrong.
+// Discard removes a partial object whose bytes are wrong.
 func (p *Partial) Discard() {
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()

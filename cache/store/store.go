@@ -28,23 +28,23 @@ import (
 
 // Options bound a store.
 type Options struct {
-	// Capacity is the most that the store holds, in bytes; 0 for the whole disk.
+	// Capacity bounds what the store holds, in bytes; 0 for the whole disk.
 	Capacity int64
-	// KeepFree is what the store leaves free on the disk, in bytes.
+	// KeepFree is how much the store leaves free on the disk, in bytes.
 	KeepFree int64
-	// Evicted, if set, hears of each object that made room, with its size.
+	// Evicted, if set, is called for each evicted object with its size.
 	Evicted func(id string, size int64)
-	// Log, if set, hears of what cannot be read when the store is opened.
+	// Log, if set, receives warnings about files that cannot be read when the store is opened.
 	Log *slog.Logger
 }
 
-// ErrNoRoom is the error of what does not fit even after all that may go has gone.
+// ErrNoRoom means that something does not fit even after every possible eviction.
 var ErrNoRoom = errors.New("no room in the cache")
 
-// ErrAbsent is the error of an object that is not whole here.
+// ErrAbsent means that the store does not have the whole object.
 var ErrAbsent = errors.New("not in the cache")
 
-// ErrWhole is the error of a partial object that is whole already.
+// ErrWhole means that an object is already whole, so there is no partial one.
 var ErrWhole = errors.New("it is whole")
 
 // Store is a directory of objects. It is safe for concurrent use.
@@ -55,7 +55,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	whole    map[string]*entry
-	bytes    int64 // of all that is whole
+	bytes    int64 // of all whole objects
 	partials map[string]*Partial
 	views    map[string][]string // ids of the objects in each view
 	pins     map[string][]string // views by owner
@@ -64,11 +64,11 @@ type Store struct {
 type entry struct {
 	size    int64
 	used    time.Time
-	stamped time.Time // what the file says
+	stamped time.Time // the time of use in the file's metadata
 	open    int
 }
 
-// Open opens a directory, which one process uses at a time, and makes it if need be.
+// Open opens a store and creates its directory if necessary. Only one process may use it at a time.
 func Open(dir string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -98,8 +98,8 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// private makes a directory that its owner alone can enter. What is in it anybody may
-// read: users of containers do, through mounts of views.
+// private creates a directory that only its owner can enter. The files in it are readable by
+// everyone, because users in containers read them through mounted views.
 func private(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -107,7 +107,7 @@ func private(dir string) error {
 	return os.Chmod(dir, 0o700)
 }
 
-// Close ends the writing of logs and gives the directory free.
+// Close stops writing logs and releases the directory.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	partials := make([]*Partial, 0, len(s.partials))
@@ -121,7 +121,7 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
-// read reads which objects the directory has, and removes what a crash left incomplete.
+// read lists the objects in the directory and removes what a crash left incomplete.
 func (s *Store) read() error {
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
@@ -156,17 +156,17 @@ func (s *Store) path(elements ...string) string {
 	return filepath.Join(append([]string{s.dir}, elements...)...)
 }
 
-// Dir is the directory of the store.
+// Dir returns the directory of the store.
 func (s *Store) Dir() string { return s.dir }
 
-// add notes an object that is whole. The caller holds the lock.
+// add registers a whole object. The caller holds the lock.
 func (s *Store) add(id string, size int64, used time.Time) {
 	s.drop(id)
 	s.whole[id] = &entry{size: size, used: used, stamped: used}
 	s.bytes += size
 }
 
-// drop forgets one. The caller holds the lock.
+// drop unregisters a whole object. The caller holds the lock.
 func (s *Store) drop(id string) {
 	if e := s.whole[id]; e != nil {
 		s.bytes -= e.size
@@ -174,36 +174,36 @@ func (s *Store) drop(id string) {
 	}
 }
 
-// IDs lists all whole objects, in no order.
+// IDs returns the IDs of all whole objects, in no particular order.
 func (s *Store) IDs() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Keys(s.whole))
 }
 
-// Has reports whether an object is whole here.
+// Has reports whether the store has the whole object.
 func (s *Store) Has(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.whole[id] != nil
 }
 
-// File is a whole object, open for reading. It is not evicted before it is closed.
+// File is an open whole object. It is not evicted before it is closed.
 type File struct {
 	*os.File
 	close func()
 }
 
-// Close closes the file once.
+// Close closes the file and permits its eviction.
 func (f *File) Close() error {
 	f.close()
 	return f.File.Close()
 }
 
-// stampAfter is how old the time of use in the file may become.
+// stampAfter is how old the time of use on disk may be before it is updated.
 const stampAfter = time.Minute
 
-// Open opens a whole object; ErrAbsent where it is not.
+// Open opens a whole object. It returns ErrAbsent if the store does not have it.
 func (s *Store) Open(id string) (*File, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Store) Open(id string) (*File, error) {
 	}
 	f, err := os.Open(s.path("objects", id))
 	if errors.Is(err, fs.ErrNotExist) {
-		s.drop(id) // somebody removed it by hand
+		s.drop(id) // someone removed the file by hand
 		return nil, ErrAbsent
 	}
 	if err != nil {
@@ -228,8 +228,8 @@ func (s *Store) Open(id string) (*File, error) {
 	})}, nil
 }
 
-// Hold keeps a whole object from being evicted until release is called, without a file
-// that is open; ok is false where it is not whole.
+// Hold keeps a whole object from being evicted until release is called, without an open file. ok is
+// false if the store does not have the object.
 func (s *Store) Hold(id string) (release func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +246,7 @@ func (s *Store) Hold(id string) (release func(), ok bool) {
 	}), true
 }
 
-// touch notes the use of an object, in its file too, so that a restart knows it.
+// touch records a use of an object, also in the file's metadata, so that it survives a restart.
 func (s *Store) touch(id string, e *entry) {
 	e.used = time.Now()
 	if e.used.Sub(e.stamped) > stampAfter {
@@ -255,10 +255,10 @@ func (s *Store) touch(id string, e *entry) {
 	}
 }
 
-// room makes room for need bytes. The caller holds the lock.
+// room evicts objects until need bytes fit. The caller holds the lock.
 func (s *Store) room(need int64) error {
 	if err := s.fits(need); err != nil {
-		return err // also for a need that is too large to be added to
+		return err // also keeps the sums below from overflowing
 	}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(s.dir, &disk); err != nil {
@@ -283,7 +283,7 @@ func (s *Store) room(need int64) error {
 	return nil
 }
 
-// used is what the store takes. The caller holds the lock.
+// used returns the bytes that the store takes. The caller holds the lock.
 func (s *Store) used() (sum int64) {
 	sum = s.bytes
 	for _, p := range s.partials {
@@ -292,7 +292,7 @@ func (s *Store) used() (sum int64) {
 	return sum
 }
 
-// entries lists what could be evicted, and what not. The caller holds the lock.
+// entries returns all objects, with whether each may be evicted. The caller holds the lock.
 func (s *Store) entries() (all []blob.Entry) {
 	pinned := s.pinned()
 	for id, e := range s.whole {
@@ -304,7 +304,7 @@ func (s *Store) entries() (all []blob.Entry) {
 	return all
 }
 
-// evict removes an object and the views that it is part of. The caller holds the lock.
+// evict removes an object and the views that contain it. The caller holds the lock.
 func (s *Store) evict(id string) error {
 	if p := s.partials[id]; p != nil {
 		size := p.takes
@@ -330,16 +330,16 @@ func (s *Store) evicted(id string, size int64) {
 	}
 }
 
-// Stats is what a store holds.
+// Stats describes the contents of a store.
 type Stats struct {
 	Objects, Partials int
-	// Bytes is what they take, Free what the disk has left, in bytes.
+	// Bytes is what all objects take, and Free what the disk has left, in bytes.
 	Bytes, Free int64
-	// Room is what could be stored more once all is evicted that may be.
+	// Room is how many more bytes could be stored after every possible eviction.
 	Room int64
 }
 
-// Stats returns the sizes and counts of the store.
+// Stats returns the current statistics of the store.
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -361,7 +361,7 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
-// syncDir makes the names in a directory survive a crash of the machine.
+// syncDir syncs a directory, so that the names in it survive a crash.
 func syncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -371,7 +371,7 @@ func syncDir(path string) error {
 	return d.Sync()
 }
 
-// WriteFile writes a small file as a whole or not at all.
+// WriteFile writes a small file atomically and durably.
 func (s *Store) WriteFile(path string, text []byte) error {
 	f, err := os.CreateTemp(s.path("tmp"), "file-")
 	if err != nil {
@@ -389,7 +389,7 @@ func (s *Store) WriteFile(path string, text []byte) error {
 	return err
 }
 
-// safeName reports whether a text can be the name of a file here.
+// safeName reports whether name can be a file name in the store.
 func safeName(name string) bool {
 	return name != "" && len(name) < 200 && name[0] != '.' && !strings.ContainsAny(name, "/\x00")
 }

@@ -14,19 +14,20 @@ import (
 
 // View is a directory of whole objects and links, for a read-only mount.
 type View struct {
-	// Name is that of the directory below views.
+	// Name is the name of its directory below views.
 	Name string
-	// Objects are the IDs of objects by their path in the view.
+	// Objects maps paths in the view to object IDs.
 	Objects map[string]string
-	// Links are the targets of symbolic links by path, Texts the contents of small files.
+	// Links maps paths to the targets of symbolic links, and Texts maps paths to the contents of
+	// small files.
 	Links, Texts map[string]string
 }
 
-// manifest lists a view's objects, in the view's own directory.
+// manifest is the file in a view's directory that lists the view's objects.
 const manifest = ".objects.json"
 
-// Publish makes a view. It appears as a whole, and only if all of its objects are whole;
-// a view is never changed. It takes no room, as its files are hard links.
+// Publish creates a view atomically, if all of its objects are whole. A view never changes. Its
+// files are hard links, so it takes no space.
 func (s *Store) Publish(v View) (path string, err error) {
 	path = s.path("views", v.Name)
 	if !safeName(v.Name) {
@@ -40,7 +41,7 @@ func (s *Store) Publish(v View) (path string, err error) {
 		return path, err
 	}
 	defer release()
-	// A view may have a hundred thousand files: others use the store meanwhile.
+	// A view may have a hundred thousand files, so the lock is not held here.
 	tmp, err := os.MkdirTemp(s.path("tmp"), "view-")
 	if err != nil {
 		return "", noRoom(err)
@@ -52,7 +53,7 @@ func (s *Store) Publish(v View) (path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.views[v.Name] != nil {
-		return path, nil // somebody else made it
+		return path, nil // another goroutine has published it
 	}
 	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, path), syncDir(s.path("views"))); err != nil {
 		return "", err
@@ -61,8 +62,8 @@ func (s *Store) Publish(v View) (path string, err error) {
 	return path, nil
 }
 
-// claim keeps the objects of a view that is made from being evicted until release is
-// called, unless the view is there.
+// claim keeps the objects of a new view from being evicted until release is called. there is true
+// if the view exists already.
 func (s *Store) claim(name string, ids []string) (there bool, release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,7 +89,7 @@ func (s *Store) claim(name string, ids []string) (there bool, release func(), er
 	}, nil
 }
 
-// fill writes the parts of a view into a directory.
+// fill writes the files of a view into a directory.
 func (s *Store) fill(dir string, v View, ids []string) error {
 	list, _ := json.Marshal(ids)
 	if err := writeSynced(filepath.Join(dir, manifest), list); err != nil {
@@ -131,8 +132,8 @@ func (s *Store) fill(dir string, v View, ids []string) error {
 	return syncTree(dir)
 }
 
-// syncTree makes the names in a new directory survive a crash of the machine. Its objects
-// were synced before.
+// syncTree syncs the directories of a new view, so that its names survive a crash. Its objects were
+// synced before.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
@@ -142,7 +143,7 @@ func syncTree(dir string) error {
 	})
 }
 
-// writeSynced writes a small file.
+// writeSynced writes a small file and syncs it.
 func writeSynced(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -152,7 +153,7 @@ func writeSynced(path string, text []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// View returns the path of a view, "" where there is none.
+// View returns the path of a view, "" if there is none. It counts as a use of the view's objects.
 func (s *Store) View(name string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,15 +180,15 @@ func (s *Store) Views() (names []string) {
 	return names
 }
 
-// Pin keeps views from being evicted until their owner unpins them, across restarts.
-// It replaces what the owner had pinned.
+// Pin keeps views from being evicted, across restarts, until Unpin is called for the same owner. It
+// replaces the owner's earlier pins.
 func (s *Store) Pin(owner string, views ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pin(owner, views)
 }
 
-// PinAlso adds a view to what an owner has pinned.
+// PinAlso adds a view to an owner's pins.
 func (s *Store) PinAlso(owner, view string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,7 +199,7 @@ func (s *Store) PinAlso(owner, view string) error {
 	return s.pin(owner, append(slices.Clone(views), view))
 }
 
-// pin writes down what an owner has pinned. The caller holds the lock.
+// pin writes an owner's pins to disk. The caller holds the lock.
 func (s *Store) pin(owner string, views []string) error {
 	if !safeName(owner) {
 		return fmt.Errorf("owner %q of a pin: not a name", owner)
@@ -216,7 +217,7 @@ func (s *Store) pin(owner string, views []string) error {
 	return nil
 }
 
-// Unpin ends what an owner has pinned.
+// Unpin removes all pins of an owner.
 func (s *Store) Unpin(owner string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,7 +242,7 @@ func (s *Store) Pins() map[string][]string {
 	return pins
 }
 
-// pinned lists the objects that pins keep. The caller holds the lock.
+// pinned returns the objects that pins protect. The caller holds the lock.
 func (s *Store) pinned() map[string]bool {
 	kept := map[string]bool{}
 	for _, views := range s.pins {
@@ -254,7 +255,7 @@ func (s *Store) pinned() map[string]bool {
 	return kept
 }
 
-// readViews reads views and pins. A view whose objects are not all here goes.
+// readViews reads views and pins. It removes views that lack an object.
 func (s *Store) readViews() error {
 	entries, err := os.ReadDir(s.path("views"))
 	if err != nil {
@@ -288,13 +289,13 @@ func (s *Store) readViews() error {
 	return nil
 }
 
-// removeViewsOf removes the views that an object is part of. The caller holds the lock.
+// removeViewsOf removes the views that contain an object. The caller holds the lock.
 func (s *Store) removeViewsOf(id string) error {
 	for name, ids := range s.views {
 		if !slices.Contains(ids, id) {
 			continue
 		}
-		// It goes at once for whoever looks at it by name.
+		// Renaming makes the view disappear atomically.
 		tmp := s.path("tmp", "gone-"+name)
 		if err := os.Rename(s.path("views", name), tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("evict: %w", err)
