@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Restricted reports whether the Hub's answer about a repository leaves open that some
-// may not read its files: it is private, or gated, or does not say.
+// Restricted reports whether, by the Hub's answer about a repository, only some clients may read
+// its files: it is private or gated, or the answer does not say.
 func Restricted(answer []byte) bool {
 	var said struct {
 		Private bool            `json:"private"`
@@ -18,9 +18,9 @@ func Restricted(answer []byte) bool {
 	return json.Unmarshal(answer, &said) != nil || said.Private || string(said.Gated) != "false"
 }
 
-// Scope gives the files of a restricted repository IDs of that repository. By its digest alone
-// an object of it would open for whoever publishes a commit that names the digest, which the
-// Hub tells everybody of a gated repository.
+// Scope gives the files of a restricted repository IDs that include the repository. The Hub tells
+// everyone the digests of a gated repository's files. If an ID were only the digest, anyone who
+// publishes a commit that names the digest could read the file.
 func Scope(name string, files []File) []File {
 	scoped := slices.Clone(files)
 	for i, f := range files {
@@ -32,10 +32,10 @@ func Scope(name string, files []File) []File {
 	return scoped
 }
 
-// Access asks whether the bearer of a token may read the files of a commit, and returns
-// the Hub's refusal where it refuses. The Hub lists the files of a gated repository to
-// everybody and refuses the files alone, and may make an exception for the small ones
-// that describe it, so Access asks for the largest. It reads nothing of it.
+// Access asks the Hub whether the owner of a token may read the files of a commit, and returns the
+// Hub's refusal if not. The Hub lists the files of a gated repository to everyone and refuses only
+// the files themselves. It may permit the small files that describe the repository, so Access asks
+// for the largest one. It reads none of it.
 func (h *Hub) Access(ctx context.Context, files []File, token string) error {
 	if len(files) == 0 {
 		return nil
@@ -49,8 +49,8 @@ func (h *Hub) Access(ctx context.Context, files []File, token string) error {
 	if err != nil {
 		return err
 	}
-	// The Hub has decided when it sends the client to another host, whose signed URLs are
-	// not for HEAD.
+	// A redirect to another host means that the Hub has granted access. The signed URLs there do
+	// not accept HEAD.
 	client := *h.Client
 	client.CheckRedirect = func(r *http.Request, via []*http.Request) error {
 		if r.URL.Host != via[0].URL.Host {

@@ -16,7 +16,7 @@ import (
 // Disk reads files below one directory, such as a mounted share.
 type Disk struct{ Root string }
 
-// below opens a path below the root. It cannot lead out, by links neither.
+// below opens the root and returns the path relative to it. Paths and links cannot lead outside.
 func (d Disk) below(source string) (*os.Root, string, error) {
 	if d.Root == "" {
 		return nil, "", fmt.Errorf("%w: the configuration has no origin \"file\"", ErrDenied)
@@ -61,7 +61,7 @@ func (d Disk) Open(_ context.Context, source, _ string, o blob.Object, offset, l
 	}{io.NewSectionReader(f, offset, length), f}, nil
 }
 
-// List lists the files below a directory, or the one file.
+// List lists the files below a directory, or a single file.
 func (d Disk) List(_ context.Context, ref blob.Ref, _ string) (*Listing, error) {
 	root, name, err := d.below(ref.String())
 	if err != nil {
@@ -74,7 +74,7 @@ func (d Disk) List(_ context.Context, ref blob.Ref, _ string) (*Listing, error) 
 		if err != nil || e.IsDir() {
 			return err
 		}
-		info, err := root.Stat(at) // what a link leads to
+		info, err := root.Stat(at) // follows links
 		if err != nil || !info.Mode().IsRegular() {
 			return err
 		}

@@ -16,39 +16,39 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Hub reads repositories of the Hugging Face Hub, or of a server that speaks its
-// protocol. A source is hf://<name>@<commit>/<path>, where a dataset's name begins
-// with "datasets/" and a Space's with "spaces/".
+// Hub reads repositories of the Hugging Face Hub, or of a server with the same protocol. A source
+// is hf://<name>@<commit>/<path>; the name of a dataset begins with "datasets/", and that of a
+// Space with "spaces/".
 type Hub struct {
-	// Endpoint is the server's URL, without a slash at the end.
+	// Endpoint is the server's URL, without a trailing slash.
 	Endpoint string
 	Client   *http.Client
-	// Token is used where the asker has none; "" for none.
+	// Token is used for clients without their own; "" for none.
 	Token string
 
 	mu     sync.Mutex
 	signed map[string]signed
 }
 
-// signed is where a file of the Hub lies: a URL that holds its own right for some time.
+// signed is a signed URL of a file, which grants access for a limited time.
 type signed struct {
 	at    string
 	until time.Time
 }
 
-// signedFor is how long such a URL is used. The Hub signs for an hour.
+// signedFor is how long a signed URL is used. The Hub signs for one hour.
 const signedFor = 45 * time.Minute
 
-// longestAnswer bounds what is read of an answer of the API, in bytes.
+// longestAnswer bounds an API response, in bytes.
 const longestAnswer = 64 << 20
 
 var commit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// IsCommit reports whether a revision names one commit that never changes.
+// IsCommit reports whether a revision is a commit, which never changes.
 func IsCommit(revision string) bool { return commit.MatchString(revision) }
 
-// Kind splits a repository's name in what the paths of the API call its kind, and the
-// rest: "datasets" and "o/n" for "datasets/o/n", "models" and "o/n" for "o/n".
+// Kind splits a repository's name into its kind, as in API paths, and its ID: "datasets" and "o/n"
+// for "datasets/o/n", "models" and "o/n" for "o/n".
 func Kind(name string) (kind, id string) {
 	if first, rest, ok := strings.Cut(name, "/"); ok && (first == "datasets" || first == "spaces") {
 		return first, rest
@@ -66,10 +66,10 @@ func (h *Hub) token(asker string) string {
 	return h.Token
 }
 
-// Anonymous reports whether a request with the asker's token is made without any.
+// Anonymous reports whether a request with this token is sent without any.
 func (h *Hub) Anonymous(asker string) bool { return h.token(asker) == "" }
 
-// Ask gets an answer of the API. The path begins with /api.
+// Ask sends a GET request to the API. The path begins with /api.
 func (h *Hub) Ask(ctx context.Context, path, token string) (body []byte, header http.Header, err error) {
 	at := path
 	if !strings.Contains(path, "://") {
@@ -91,7 +91,7 @@ func (h *Hub) Ask(ctx context.Context, path, token string) (body []byte, header 
 	return body, res.Header, err
 }
 
-// Refusal is a refusal of the Hub with the words that its clients read.
+// Refusal is an error of the Hub with the code and message that its clients read.
 type Refusal struct {
 	Status        int
 	Code, Message string
@@ -110,15 +110,15 @@ func named(res *http.Response) error {
 	return &Refusal{res.StatusCode, code, res.Header.Get("X-Error-Message"), err}
 }
 
-// Info is what the Hub says of one revision of a repository.
+// Info is the Hub's answer about one revision of a repository.
 type Info struct {
-	// Commit is the revision's.
+	// Commit is the commit that the revision names.
 	Commit string
-	// Answer is the whole answer.
+	// Answer is the complete answer.
 	Answer []byte
 }
 
-// Info asks for a revision.
+// Info asks the Hub about a revision.
 func (h *Hub) Info(ctx context.Context, name, revision, token string) (*Info, error) {
 	kind, id := Kind(name)
 	body, _, err := h.Ask(ctx, "/api/"+kind+"/"+id+"/revision/"+url.PathEscape(revision), token)
@@ -134,7 +134,7 @@ func (h *Hub) Info(ctx context.Context, name, revision, token string) (*Info, er
 	return &Info{answer.SHA, body}, nil
 }
 
-// Tree asks for all files and folders of a commit, over as many pages as it has.
+// Tree lists all files and folders of a commit, over all pages.
 func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json.RawMessage, err error) {
 	kind, id := Kind(name)
 	path := "/api/" + kind + "/" + id + "/tree/" + sha + "?recursive=true&expand=false"
@@ -156,13 +156,13 @@ func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json
 	return entries, nil
 }
 
-// mostPages bounds a tree. The Hub's pages have 1000 entries.
+// mostPages bounds the pages of a tree. The Hub's pages have 1000 entries.
 const mostPages = 1000
 
 var nextLink = regexp.MustCompile(`<([^>]+)>;\s*rel="next"`)
 
-// next is the path of the page after this one, "" on the last. Its host may be another
-// name of the endpoint, and the token goes to the endpoint alone.
+// next returns the path of the next page, or "" on the last. It drops the host, which may be
+// another name of the endpoint, so that the token is sent only to the endpoint.
 func (h *Hub) next(link string) string {
 	m := nextLink.FindStringSubmatch(link)
 	if m == nil {
@@ -179,10 +179,10 @@ func (h *Hub) next(link string) string {
 	return u.Path[at:] + "?" + u.RawQuery
 }
 
-// Source names a file of a commit.
+// Source returns the source of a file in a commit.
 func Source(name, sha, path string) string { return "hf://" + name + "@" + sha + "/" + path }
 
-// resolve is the path of a source on the server.
+// resolve returns the path of a source on the server.
 func resolve(source string) (string, error) {
 	name, rest, ok := strings.Cut(strings.TrimPrefix(source, "hf://"), "@")
 	sha, path, ok2 := strings.Cut(rest, "/")
@@ -196,8 +196,8 @@ func resolve(source string) (string, error) {
 	return "/" + name + "/resolve/" + sha + "/" + strings.Join(escaped, "/"), nil
 }
 
-// Open reads a part of a file. Where the Hub redirects to a signed URL, that is asked
-// directly until it lapses.
+// Open reads a part of a file. If the Hub redirects to a signed URL, later requests go there
+// directly until the URL expires.
 func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	key := h.token(token) + "\x00" + source
@@ -210,7 +210,7 @@ func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, off
 			return body, err
 		}
 		h.mu.Lock()
-		delete(h.signed, key) // it has lapsed before its time
+		delete(h.signed, key) // it has expired early
 		h.mu.Unlock()
 	}
 	path, err := resolve(source)
@@ -222,7 +222,7 @@ func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, off
 		return nil, err
 	}
 	r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", offset, offset+length-1))
-	res, err := h.Client.Do(r) // follows redirects; the token stays with the Hub's host
+	res, err := h.Client.Do(r) // follows redirects, but sends the token only to the Hub's host
 	if err != nil {
 		return nil, unwrapped(err)
 	}
@@ -237,7 +237,7 @@ func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, off
 	return body, nil
 }
 
-// mostSigned bounds the URLs that are remembered.
+// mostSigned bounds the signed URLs that are cached.
 const mostSigned = 10000
 
 func (h *Hub) remember(key, at string) {
@@ -249,7 +249,7 @@ func (h *Hub) remember(key, at string) {
 	h.signed[key] = signed{at, time.Now().Add(signedFor)}
 }
 
-// Entry is a file or folder of a tree, as far as the cache reads it.
+// Entry is a file or folder of a tree, with the fields that the cache reads.
 type Entry struct {
 	Type string `json:"type"`
 	Path string `json:"path"`
@@ -261,8 +261,8 @@ type Entry struct {
 	} `json:"lfs"`
 }
 
-// Object is the object of a file: by its SHA-256 where the Hub keeps it apart from Git,
-// else by what Git calls it.
+// Object returns the object of a file, named by its SHA-256 if it is in Git LFS, else by its Git
+// object ID.
 func (e Entry) Object() (blob.Object, error) {
 	o := blob.Object{ID: "git-" + e.OID, Size: e.Size}
 	if e.LFS != nil {
@@ -271,7 +271,7 @@ func (e Entry) Object() (blob.Object, error) {
 	return o, o.Check()
 }
 
-// Files reads the files of a tree.
+// Files returns the files of a tree.
 func Files(name, sha string, tree []json.RawMessage) (files []File, err error) {
 	for _, raw := range tree {
 		var e Entry

@@ -17,40 +17,40 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// manifestTypes are the kinds of manifests that are asked for.
+// manifestTypes are the media types of manifests that are requested.
 var manifestTypes = []string{
 	"application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
 	"application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",
 	artifactType,
 }
 
-// artifactType is the kind of manifest that names its parts "blobs". No other kind has them.
+// artifactType is the only media type of manifest with a "blobs" field.
 const artifactType = "application/vnd.oci.artifact.manifest.v1+json"
 
 // LongestManifest bounds a manifest, in bytes, as registries do.
 const LongestManifest = 4 << 20
 
-// Manifest is what a registry says of an image or artifact.
+// Manifest describes an image or artifact in a registry.
 type Manifest struct {
 	File
 	MediaType string `json:"media_type"`
-	// Blobs are all parts, Platforms the manifests of an index.
+	// Blobs are all parts, and Platforms the manifests of an index.
 	Blobs     []File     `json:"blobs,omitempty"`
 	Platforms []Platform `json:"platforms,omitempty"`
 }
 
-// Platform is a manifest of an index.
+// Platform is one manifest of an index.
 type Platform struct {
 	Digest       string `json:"digest"`
 	OS           string `json:"os"`
 	Architecture string `json:"architecture"`
 }
 
-// Digest is that of the manifest.
+// Digest returns the digest of the manifest.
 func (m *Manifest) Digest() string { return path.Base(m.Source) }
 
-// Resolve asks which manifest a ref names now. Where the registry does not say without its
-// body, the body is read.
+// Resolve asks the registry which manifest a ref names now. If the response to HEAD does not say,
+// Resolve reads the manifest.
 func (c *OCI) Resolve(ctx context.Context, ref blob.Ref, token string) (*Manifest, error) {
 	repo, err := repository(ref.Name)
 	if err != nil {
@@ -70,7 +70,8 @@ func (c *OCI) Resolve(ctx context.Context, ref blob.Ref, token string) (*Manifes
 	return nil, fmt.Errorf("registry %s names no digest of %s", repo.Registry, ref)
 }
 
-// resolved reads the answer to a question for a manifest; nil where it says too little.
+// resolved reads the response to a request for a manifest. It returns nil if the response lacks the
+// digest or size.
 func (c *OCI) resolved(ref blob.Ref, res *http.Response) (*Manifest, error) {
 	if res.StatusCode != http.StatusOK {
 		return nil, refusal(res)
@@ -97,7 +98,7 @@ func (c *OCI) resolved(ref blob.Ref, res *http.Response) (*Manifest, error) {
 	return m, nil
 }
 
-// Blob asks for a blob of a repository: whether this asker may read it, and its size.
+// Blob asks whether this client may read a blob of a repository, and for its size.
 func (c *OCI) Blob(ctx context.Context, name, sum, token string) (File, error) {
 	repo, err := repository(name)
 	if err != nil {
@@ -120,7 +121,7 @@ func (c *OCI) Blob(ctx context.Context, name, sum, token string) (File, error) {
 	return blobFile(name, descriptor{Digest: sum, Size: res.ContentLength}), nil
 }
 
-// descriptor is a part of a manifest.
+// descriptor describes a part of a manifest.
 // https://github.com/opencontainers/image-spec/blob/main/descriptor.md
 type descriptor struct {
 	MediaType   string            `json:"mediaType"`
@@ -137,7 +138,7 @@ func blobFile(name string, d descriptor) File {
 	return File{Path: d.Digest, Object: ociObject(name, d.Digest, d.Size), Source: ociSource(name, "blobs", d.Digest)}
 }
 
-// Read fills a manifest from its body, and returns the files of the model that it may be.
+// Read fills a manifest from its body and returns the files of the model that it describes, if any.
 func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 	var text struct {
 		MediaType string       `json:"mediaType"`
@@ -183,16 +184,16 @@ func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 	return files, nil
 }
 
-// titles are the annotations that name the file of a layer: of ModelPack, and of ORAS,
-// KitOps and Docker's Model Runner.
+// titles are the annotations that name the file of a layer: the first is from ModelPack, the second
+// is used by ORAS, KitOps and Docker Model Runner.
 var titles = []string{"org.cncf.model.filepath", "org.opencontainers.image.title"}
 
-// formats are kinds of layers that are the file of a model without a name.
+// formats maps words in media types of unnamed model layers to a file name or extension.
 var formats = map[string]string{
 	"gguf": "model.gguf", "vnd.ollama.image.model": "model.gguf", "safetensors": ".safetensors",
 }
 
-// titled is the name of the file that a layer contains, "" if the layer is not a file.
+// titled returns the name of the file that a layer contains, or "" if the layer is not a file.
 func titled(d descriptor) string {
 	for _, t := range titles {
 		if at := path.Clean(d.Annotations[t]); d.Annotations[t] != "" && filepath.IsLocal(at) && at != "." {
@@ -200,7 +201,7 @@ func titled(d descriptor) string {
 		}
 	}
 	if strings.Contains(d.MediaType, "layer") || strings.Contains(d.MediaType, "rootfs") {
-		return "" // of a container's image
+		return "" // a layer of a container image
 	}
 	for word, name := range formats {
 		if !strings.Contains(d.MediaType, word) {

@@ -22,33 +22,32 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// OCI reads images and artifacts of registries. A ref is oci://<host>/<repository>@<tag or
-// digest>, a source the same with "/blobs/" or "/manifests/" and a digest behind the
-// repository.
+// OCI reads images and artifacts from registries. A ref is oci://<host>/<repository>@<tag or
+// digest>. A source is oci://<host>/<repository>/blobs/<digest>, or the same with "manifests".
 type OCI struct {
 	Client *http.Client
-	// AuthFile is the node's own credentials, in the format of docker's config.json; "" for
-	// none.
+	// AuthFile holds the node's own credentials in the format of Docker's config.json; "" for none.
 	AuthFile string
-	// Plain are the hosts that are asked without TLS, besides those of this machine.
+	// Plain are the hosts to access without TLS, in addition to loopback hosts.
 	Plain []string
 
 	mu     sync.Mutex
 	askers map[string]*auth.Client
 }
 
-// mostAskers bounds the askers whose tokens of registries are remembered.
+// mostAskers bounds the clients whose registry tokens are cached.
 const mostAskers = 1000
 
-// Own reports whether a request of this asker is made with the node's own credentials.
+// Own reports whether a request of this client uses the node's own credentials.
 func (c *OCI) Own(_, token string) bool { return token == "" && c.AuthFile != "" }
 
-// Anonymous reports whether a request with the asker's token is made without any.
+// Anonymous reports whether a request with this token is sent without credentials.
 func (c *OCI) Anonymous(token string) bool {
 	return token == Nobody || token == "" && c.AuthFile == ""
 }
 
-// as is the client of one asker. What registries give one is not for another.
+// as returns the HTTP client for one token. Registry tokens of one client are never used for
+// another.
 func (c *OCI) as(token string) *auth.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -75,13 +74,13 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 		return auth.Credential{Username: user, Password: password}, nil
 	}
 	if token != "" {
-		return auth.EmptyCredential, nil // of something else than a registry
+		return auth.EmptyCredential, nil // the token is not a registry login
 	}
 	store, err := credentials.NewFileStore(c.AuthFile)
 	if err != nil {
 		return auth.EmptyCredential, fmt.Errorf("oci.auth_file %s cannot be read", c.AuthFile)
 	}
-	// A login may be for the same registry by another of its names.
+	// The file may list the registry by another of its names.
 	name := blob.Registry(host)
 	addresses := []string{credentials.ServerAddressFromHostname(host), name, name + ":443"}
 	if name == "docker.io" {
@@ -96,7 +95,7 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 	return auth.EmptyCredential, nil
 }
 
-// repository splits the name of a ref.
+// repository splits the name of a ref into registry and repository.
 func repository(name string) (registry.Reference, error) {
 	host, path, _ := strings.Cut(name, "/")
 	r := registry.Reference{Registry: host, Repository: path}
@@ -106,8 +105,7 @@ func repository(name string) (registry.Reference, error) {
 	return r, nil
 }
 
-// scheme is https, but for hosts that the configuration names and for this machine, as
-// docker has it.
+// scheme returns https, or http for loopback hosts, as Docker does, and for the hosts in Plain.
 func (c *OCI) scheme(host string) string {
 	name, _, err := net.SplitHostPort(host)
 	if err != nil {
@@ -119,8 +117,8 @@ func (c *OCI) scheme(host string) string {
 	return "https"
 }
 
-// do asks a registry for something of a repository, kind "manifests" or "blobs". The span,
-// if any, is an offset and a length.
+// do sends a request for a manifest or blob; kind is "manifests" or "blobs". The span, if any, is
+// an offset and a length.
 func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, kind, what, token string, span ...int64) (
 	*http.Response, error) {
 	at := c.scheme(repo.Registry) + "://" + repo.Host() + "/v2/" + repo.Repository + "/" + kind + "/" + what
@@ -142,7 +140,7 @@ func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, ki
 	return res, nil
 }
 
-// registryError says of which kind the failure of a question is, its sign-in included.
+// registryError classifies the error of a request or of its sign-in.
 func registryError(host string, err error) error {
 	var answer *errcode.ErrorResponse
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
@@ -160,7 +158,7 @@ func registryError(host string, err error) error {
 	return fmt.Errorf("registry %s answers %d", host, answer.StatusCode)
 }
 
-// Open reads a part of a blob or manifest.
+// Open reads a range of a blob or manifest.
 func (c *OCI) Open(ctx context.Context, source, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	name, kind, what, err := splitSource(source)
@@ -193,24 +191,24 @@ func splitSource(source string) (name, kind, what string, err error) {
 	return "", "", "", fmt.Errorf("source %.200q: want oci://<host>/<repository>/blobs/<digest>", source)
 }
 
-// isDigest reports whether a text is a digest that the cache can check.
+// isDigest reports whether a text is a SHA-256 digest, which the cache can verify.
 func isDigest(text string) bool {
 	d := digest.Digest(text)
 	return d.Validate() == nil && d.Algorithm() == digest.SHA256
 }
 
-// IsDigest reports whether a revision names one manifest that never changes.
+// IsDigest reports whether a revision is a digest, which names one manifest that never changes.
 func IsDigest(revision string) bool { return isDigest(revision) }
 
-// tags are as the specification of distribution has them.
+// tags matches tags as defined by the OCI distribution specification.
 var tags = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
-// IsTag reports whether a revision can be the tag of an image or artifact.
+// IsTag reports whether a revision can be a tag.
 func IsTag(revision string) bool { return tags.MatchString(revision) }
 
-// ociObject is a blob or manifest. Its ID is of the repository too: a registry lets askers
-// into repositories, and whoever may push to one chooses the digests that its manifests
-// name. So bytes that were read from one repository open nothing of another.
+// ociObject returns the object of a blob or manifest. Its ID includes the repository, because a
+// registry grants access by repository, and anyone who may push to a repository chooses the digests
+// in its manifests. So what one repository's readers fetched is not readable through another.
 func ociObject(name, sum string, size int64) blob.Object {
 	o := Named(size, "oci://"+name, sum)
 	o.Sum = blob.Sum{Algorithm: "sha256", Digest: strings.TrimPrefix(sum, "sha256:")}.String()

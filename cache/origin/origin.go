@@ -1,5 +1,5 @@
-// Package origin reads objects where they come from: the Hugging Face Hub, S3, registries, web
-// servers and files. A source is written as a URL, whose scheme says which origin reads it.
+// Package origin reads objects from their origins: the Hugging Face Hub, S3, registries, web
+// servers and files. A source is a URL whose scheme selects the origin.
 package origin
 
 import (
@@ -15,20 +15,20 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// The kinds of errors that a caller tells apart. All others may pass by.
+// The errors that callers distinguish. All other errors may be temporary.
 var (
-	// ErrNotFound: the origin answers that it has no such thing.
+	// ErrNotFound means that the origin does not have it.
 	ErrNotFound = errors.New("not found at the origin")
-	// ErrDenied: the origin does not give it to the bearer of this token.
+	// ErrDenied means that the origin does not grant access with this token.
 	ErrDenied = errors.New("the origin denies access")
-	// ErrChanged: it is not what it was when it was listed.
+	// ErrChanged means that it has changed since it was listed.
 	ErrChanged = errors.New("it has changed at the origin")
 )
 
-// Nobody is the token of a client without its own token that may not use the node's either.
+// Nobody is the token of a client that has none and may not use the node's own.
 const Nobody = "\x00"
 
-// Later is the error of an origin that asks the client to try again later.
+// Later is the error of an origin that asks to retry later.
 type Later struct {
 	After time.Duration
 	What  string
@@ -36,31 +36,31 @@ type Later struct {
 
 func (l *Later) Error() string { return fmt.Sprintf("%s: ask again in %s", l.What, l.After) }
 
-// Final reports whether asking again cannot help.
+// Final reports whether a retry cannot help.
 func Final(err error) bool {
 	return errors.Is(err, ErrNotFound) || errors.Is(err, ErrDenied) || errors.Is(err, ErrChanged)
 }
 
-// Origin opens a part of an object.
+// Origin reads parts of objects.
 type Origin interface {
-	// Open reads length bytes from an offset. The token is the asker's, "" for none.
+	// Open reads length bytes from an offset. The token is the client's, "" for none.
 	Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error)
 }
 
-// Lister is an origin that knows what a model is made of.
+// Lister is an origin that can list the files of a model.
 type Lister interface {
-	// List lists the files of a revision. Public is set where no token was needed.
+	// List lists the files of a revision. Public is true if no token was needed.
 	List(ctx context.Context, ref blob.Ref, token string) (*Listing, error)
 }
 
 // Listing is one revision of a model.
 type Listing struct {
 	Ref blob.Ref `json:"ref"`
-	// Revision is what never changes: a commit, a digest.
+	// Revision never changes: it is a commit or a digest.
 	Revision string `json:"revision"`
 	Public   bool   `json:"public"`
 	Files    []File `json:"files"`
-	// Manifest is that of a registry, nil elsewhere.
+	// Manifest is the manifest of a registry's model; nil for other origins.
 	Manifest *Manifest `json:"manifest,omitempty"`
 }
 
@@ -69,15 +69,15 @@ type File struct {
 	Path   string      `json:"path"`
 	Object blob.Object `json:"object"`
 	Source string      `json:"source"`
-	// ETag and Modified are the origin's word, for its clients; of S3 alone.
+	// ETag and Modified are what S3 states, for clients of S3; other origins leave them empty.
 	ETag     string    `json:"etag,omitempty"`
 	Modified time.Time `json:"modified,omitzero"`
 }
 
-// Set is the origins by scheme.
+// Set maps schemes to origins.
 type Set map[string]Origin
 
-// Of returns the origin of a source or ref.
+// Of returns the origin of a scheme.
 func (s Set) Of(scheme string) (Origin, error) {
 	if o := s[scheme]; o != nil {
 		return o, nil
@@ -86,7 +86,7 @@ func (s Set) Of(scheme string) (Origin, error) {
 		strings.Join(slices.Sorted(maps.Keys(s)), ", "))
 }
 
-// Open opens a part of an object at the origin of its source.
+// Open reads a part of an object from the origin of its source.
 func (s Set) Open(ctx context.Context, source, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	scheme, _, _ := strings.Cut(source, "://")

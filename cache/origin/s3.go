@@ -24,46 +24,46 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// S3 reads objects of a server that speaks S3. A model is the name of an object, or of a
-// folder of objects; a source names one object and its ETag.
+// S3 reads objects from a server that speaks S3. A model is one object or a folder of objects. A
+// source names one object and its ETag.
 type S3 struct {
 	own, anonymous *minio.Core
 	etagIsMD5      bool
 	core           func(*credentials.Credentials) (*minio.Core, error)
 
 	mu     sync.Mutex
-	askers map[string]*minio.Core // with keys of their own
+	askers map[string]*minio.Core // by token; clients with their own keys
 }
 
-// S3Options say which server it is and who reads.
+// S3Options configure an S3 server.
 type S3Options struct {
-	// Endpoint is the server's URL, Region what requests are signed for.
+	// Endpoint is the server's URL, and Region the region for which requests are signed.
 	Endpoint, Region string
-	// PathStyle puts the bucket into the path and not into the host name.
+	// PathStyle puts the bucket into the path instead of the host name.
 	PathStyle bool
-	// Anonymous signs nothing. Otherwise the keys come from CredentialsFile, in the format
-	// of AWS's shared credentials, from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from
-	// the machine's role.
+	// Anonymous sends unsigned requests. Otherwise the keys come from CredentialsFile, in the
+	// format of AWS's shared credentials file, or else from AWS_ACCESS_KEY_ID and
+	// AWS_SECRET_ACCESS_KEY, or else from the machine's role.
 	Anonymous                bool
 	CredentialsFile, Profile string
-	// ETagIsMD5 is unset for a server whose ETags are no checksums.
+	// ETagIsMD5 is false for a server whose ETags are not checksums.
 	ETagIsMD5 bool
 	Client    *http.Client
-	// Key is that of the server's block in the configuration, for errors.
+	// Key is the name of the server's block in the configuration, for errors.
 	Key string
 }
 
-// OneObject is the revision of a ref that names one object and no folder.
+// OneObject is the revision of a ref that names exactly one object, never a folder.
 const OneObject = "object"
 
 const (
-	// mostObjects bounds the objects of a model, statsAtOnce the questions about them that
-	// are asked at the same time.
+	// mostObjects bounds the objects of a model, and statsAtOnce the concurrent requests about
+	// them.
 	mostObjects = 10000
 	statsAtOnce = 16
 )
 
-// NewS3 makes an origin. It asks nothing.
+// NewS3 returns an origin. It sends no requests.
 func NewS3(o S3Options) (*S3, error) {
 	u, err := url.Parse(o.Endpoint)
 	if err != nil {
@@ -74,7 +74,7 @@ func NewS3(o S3Options) (*S3, error) {
 		if o.PathStyle {
 			lookup = minio.BucketLookupPath
 		}
-		// The cache itself asks again.
+		// The cache itself retries.
 		return minio.NewCore(u.Host, &minio.Options{
 			Creds: creds, Secure: u.Scheme == "https", Transport: o.Client.Transport,
 			Region: o.Region, BucketLookup: lookup, MaxRetries: 1,
@@ -94,7 +94,8 @@ func NewS3(o S3Options) (*S3, error) {
 	return s, nil
 }
 
-// credentials are of one source: where it fails, no other takes its place unseen.
+// credentials returns the keys of exactly one source: if that fails, no other one silently replaces
+// it.
 func (o S3Options) credentials() *credentials.Credentials {
 	switch {
 	case o.CredentialsFile != "":
@@ -106,11 +107,11 @@ func (o S3Options) credentials() *credentials.Credentials {
 	return credentials.NewIAM("")
 }
 
-// keyFile reads the keys again when their file has changed.
+// keyFile reads keys from a file, again whenever the file has changed.
 type keyFile struct {
 	credentials.FileAWSCredentials
 	key  string
-	read time.Time // when the file was changed that was read last
+	read time.Time // modification time of the file when it was last read
 }
 
 func (k *keyFile) changed() (time.Time, error) {
@@ -121,7 +122,7 @@ func (k *keyFile) changed() (time.Time, error) {
 	return info.ModTime(), nil
 }
 
-// IsExpired reports whether the keys are to be read again.
+// IsExpired reports whether the keys must be read again.
 func (k *keyFile) IsExpired() bool {
 	at, err := k.changed()
 	return err == nil && !at.Equal(k.read) || k.FileAWSCredentials.IsExpired()
@@ -145,12 +146,12 @@ func (k *keyFile) RetrieveWithCredContext(c *credentials.CredContext) (credentia
 	return v, err
 }
 
-// Own reports whether a request of this asker is made with the node's own credentials, so
-// that the configuration decides who may read.
+// Own reports whether a request of this client uses the node's own credentials, so that the
+// configuration decides who may read.
 func (s *S3) Own(token string) bool { return token == "" && s.own != s.anonymous }
 
-// For reports whether an asker's keys are of this server. Others are of no use to it, and none
-// of its business.
+// For reports whether a client's keys belong to this server. Keys of other servers must not be sent
+// to it.
 func (s *S3) For(token string) bool {
 	keys, ok := cacheapi.ParseKeys(token)
 	if !ok {
@@ -164,10 +165,10 @@ func (s *S3) For(token string) bool {
 	return err == nil && serverOf(u) == own
 }
 
-// amazon is the server of all endpoints of Amazon, but for those in China.
+// amazon stands for all endpoints of Amazon outside China.
 const amazon = "amazonaws.com"
 
-// serverOf tells one server from another by its URL.
+// serverOf returns a name for the server behind a URL, the same for equivalent URLs.
 func serverOf(u *url.URL) string {
 	host, port := strings.ToLower(u.Hostname()), u.Port()
 	switch plain := (url.URL{Scheme: u.Scheme, Host: host}); {
@@ -183,14 +184,14 @@ func serverOf(u *url.URL) string {
 	return net.JoinHostPort(host, port)
 }
 
-// as is the client of one asker: the node's own, one with the asker's keys, or one that signs
-// nothing.
+// as returns the client for a token: with the node's own keys, with the client's keys, or without
+// any.
 func (s *S3) as(token string) *minio.Core {
 	if token == "" {
 		return s.own
 	}
 	keys, ok := cacheapi.ParseKeys(token)
-	if !ok || !s.For(token) { // a peer's server may be another
+	if !ok || !s.For(token) { // a peer may use another server
 		return s.anonymous
 	}
 	s.mu.Lock()
@@ -200,7 +201,7 @@ func (s *S3) as(token string) *minio.Core {
 	}
 	if s.askers[token] == nil {
 		core, err := s.core(credentials.NewStaticV4(keys.ID, keys.Secret, keys.Session))
-		if err != nil { // as it was made without keys, it can be made with them
+		if err != nil { // unreachable: the same options worked without keys
 			return s.anonymous
 		}
 		s.askers[token] = core
@@ -208,13 +209,13 @@ func (s *S3) as(token string) *minio.Core {
 	return s.askers[token]
 }
 
-// objectSource names an object as it is now. The address can be read as a URL.
+// objectSource returns the source of an object in its current version, as a URL.
 func objectSource(bucket, key, etag string) string {
 	u := url.URL{Scheme: "s3", Host: bucket, Path: "/" + key, RawQuery: url.Values{"etag": {etag}}.Encode()}
 	return u.String()
 }
 
-// Open reads a range of an object, of the state that was listed.
+// Open reads a range of an object, in the version that was listed.
 func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	u, err := url.Parse(source)
@@ -241,7 +242,7 @@ func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offs
 	}{io.LimitReader(body, length), body}, nil
 }
 
-// s3Error says of which kind an error is.
+// s3Error classifies an error.
 func s3Error(err error) error {
 	var answer minio.ErrorResponse
 	if !errors.As(err, &answer) {
@@ -249,7 +250,7 @@ func s3Error(err error) error {
 	}
 	said := fmt.Sprintf("S3 answers %d %s", answer.StatusCode, answer.Code)
 	if answer.StatusCode == 0 {
-		said = "S3: " + answer.Message // of what the client makes of an answer
+		said = "S3: " + answer.Message // an error of the client library, not of the server
 	}
 	switch code := answer.StatusCode; {
 	case code == http.StatusMovedPermanently || answer.Code == "AuthorizationHeaderMalformed":
@@ -268,8 +269,8 @@ func s3Error(err error) error {
 	return errors.New(said)
 }
 
-// List lists the object of a name or, where there is none, those of the folder. With the
-// revision OneObject it is the object of exactly that key, also of one that ends with a slash.
+// List lists the object with a name or, if there is none, the objects in that folder. With the
+// revision OneObject it lists only the object with exactly that key, which may end with a slash.
 func (s *S3) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	bucket, key, _ := strings.Cut(ref.Name, "/")
 	l := &Listing{Ref: ref, Public: s.as(token) == s.anonymous}
@@ -307,7 +308,7 @@ func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) 
 	}
 	var keys []string
 	err := s.Keys(ctx, token, bucket, prefix, "", true, func(k Key) bool {
-		if !strings.HasSuffix(k.Name, "/") { // a folder that a console made
+		if !strings.HasSuffix(k.Name, "/") { // a placeholder for a folder, created by a console
 			keys = append(keys, k.Name)
 		}
 		return len(keys) <= mostObjects
@@ -338,16 +339,16 @@ func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) 
 	return group.Wait()
 }
 
-// Key is an object in a list, or a folder, whose name ends with a slash.
+// Key is an entry of a list: an object, or a folder, whose name ends with a slash.
 type Key struct {
 	Name, ETag string
 	Size       int64
 	Modified   time.Time
 }
 
-// Keys lists the objects whose names begin with a prefix, after one of them, in their
-// order, and calls each until that returns false. What lies in folders below the prefix is
-// listed too where deep is set, otherwise the folders are.
+// Keys lists the objects whose names begin with a prefix and follow the key after, in order, and
+// calls each until it returns false. With deep, it lists objects in folders below the prefix too;
+// otherwise it lists the folders.
 func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep bool, each func(Key) bool) error {
 	options := minio.ListObjectsOptions{Prefix: prefix, Recursive: deep, StartAfter: after}
 	for o := range s.as(token).Client.ListObjectsIter(ctx, bucket, options) {
@@ -361,7 +362,7 @@ func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep
 	return ctx.Err()
 }
 
-// Bucket reports whether there is a bucket that this asker may read.
+// Bucket returns an error unless the bucket exists and this client may read it.
 func (s *S3) Bucket(ctx context.Context, token, bucket string) error {
 	ok, err := s.as(token).BucketExists(ctx, bucket)
 	if err != nil {
@@ -373,8 +374,8 @@ func (s *S3) Bucket(ctx context.Context, token, bucket string) error {
 	return nil
 }
 
-// stat asks for what is known of an object. Its ID is of the name and ETag, as others may
-// name what they like by a digest.
+// stat returns the metadata of an object. The object's ID is based on its name and ETag, because
+// anyone may store any bytes with any stated digest.
 func (s *S3) stat(ctx context.Context, token, bucket, key string) (File, error) {
 	core := s.as(token)
 	info, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{Checksum: true})

@@ -10,13 +10,14 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// S3Servers are servers that speak S3. Each bucket is of one of them.
+// S3Servers are servers that speak S3. Each bucket belongs to one of them.
 type S3Servers struct {
 	byBucket map[string]*S3
-	others   *S3 // of all other buckets, nil for none
+	others   *S3 // for all other buckets; nil for none
 }
 
-// Add adds a server of some buckets; of none for all that no other server has.
+// Add adds a server for the given buckets, or, without any, for all buckets that no other server
+// has.
 func (s *S3Servers) Add(server *S3, buckets []string) {
 	if len(buckets) == 0 {
 		s.others = server
@@ -29,7 +30,7 @@ func (s *S3Servers) Add(server *S3, buckets []string) {
 	}
 }
 
-// Server returns the server of a bucket, or of the bucket with which a name begins.
+// Server returns the server of a bucket. The name may also be that of an object in the bucket.
 func (s *S3Servers) Server(name string) (*S3, error) {
 	bucket, _, _ := strings.Cut(name, "/")
 	if server := s.byBucket[bucket]; server != nil {
@@ -41,14 +42,14 @@ func (s *S3Servers) Server(name string) (*S3, error) {
 	return nil, fmt.Errorf("bucket %.100q is in no s3 block of the cache's configuration: %w", bucket, ErrNotFound)
 }
 
-// Own reports whether a request of this asker for an object is made with the node's own
-// credentials, so that the configuration decides who may read.
+// Own reports whether a request of this client for an object uses the node's own credentials, so
+// that the configuration decides who may read.
 func (s *S3Servers) Own(name, token string) bool {
 	server, err := s.Server(name)
 	return err == nil && server.Own(token)
 }
 
-// List lists the object of a name or, where there is none, those of the folder.
+// List lists the object with a name or, if there is none, the objects in that folder.
 func (s *S3Servers) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	server, err := s.Server(ref.Name)
 	if err != nil {
@@ -57,7 +58,7 @@ func (s *S3Servers) List(ctx context.Context, ref blob.Ref, token string) (*List
 	return server.List(ctx, ref, token)
 }
 
-// Open reads a range of an object, of the state that was listed.
+// Open reads a range of an object, in the version that was listed.
 func (s *S3Servers) Open(ctx context.Context, source, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	u, err := url.Parse(source)

@@ -19,10 +19,10 @@ var (
 	partsTag = regexp.MustCompile(`^([0-9a-f]{32})-([0-9]+)$`)
 )
 
-// sum is the checksum of an object by what S3 says of it, "" where it says none: the
-// SHA-256 that was given with the upload; otherwise the ETag, which is the MD5 of what was
-// uploaded as a whole, and that of the MD5s of its parts where it came in parts. The ETag
-// of what is encrypted with another key than S3's own is no checksum, nor is one of a directory bucket.
+// sum returns the checksum that S3 states for an object, or "" if there is none. It is the SHA-256
+// from the upload, or else the ETag: the MD5 of a simple upload, or the MD5 of the MD5s of the
+// parts of a multipart upload. The ETag is not a checksum if the object is encrypted with a key
+// other than S3's own, or in a directory bucket.
 // https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
 func (s *S3) sum(ctx context.Context, core *minio.Core, bucket, key string, info minio.ObjectInfo) (string, error) {
 	raw, err := base64.StdEncoding.DecodeString(info.ChecksumSHA256)
@@ -53,19 +53,19 @@ func (s *S3) sum(ctx context.Context, core *minio.Core, bucket, key string, info
 	return blob.Sum{Algorithm: "md5", Digest: m[1], Part: size}.String(), nil
 }
 
-// partSize asks for the size of the parts of an object that came in count of them, 0 where
-// it cannot be known or they are not of one size.
+// partSize asks for the part size of an object that was uploaded in count parts. It returns 0 if
+// the size cannot be determined or the parts differ in size.
 func partSize(ctx context.Context, core *minio.Core, bucket, key string, info minio.ObjectInfo,
 	count int64) (int64, error) {
 	first, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{PartNumber: 1})
 	var answer minio.ErrorResponse
 	switch {
 	case err != nil && Final(s3Error(err)), errors.As(err, &answer) && answer.StatusCode/100 == 4:
-		return 0, nil // a server that knows no parts
+		return 0, nil // the server does not support part numbers
 	case err != nil:
 		return 0, s3Error(err)
 	case first.Size <= 0 || first.ETag != info.ETag || (info.Size+first.Size-1)/first.Size != count:
-		return 0, nil // not of one size
+		return 0, nil // the parts differ in size
 	}
 	return first.Size, nil
 }

@@ -19,8 +19,8 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// NewClient makes a client for origins. Bodies are read as they are: what is packed
-// could not be read by range.
+// NewClient returns an HTTP client for origins. It does not request compression, because compressed
+// bodies cannot be read by range.
 func NewClient() *http.Client {
 	return &http.Client{CheckRedirect: homeOnly, Transport: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -33,8 +33,8 @@ func NewClient() *http.Client {
 	}}
 }
 
-// homeOnly keeps a token with the host and port that it is for. What redirects lead to
-// carries its own right in the URL.
+// homeOnly sends a token only to the original scheme, host and port. The target of a redirect has
+// its authorization in the URL.
 func homeOnly(r *http.Request, via []*http.Request) error {
 	if len(via) >= 10 {
 		return errors.New("too many redirects")
@@ -45,16 +45,16 @@ func homeOnly(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Web reads files of web servers.
+// Web reads files from web servers.
 type Web struct{ Client *http.Client }
 
-// Open reads a range.
+// Open reads a range of a file.
 func (w Web) Open(ctx context.Context, source, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	return openRange(ctx, w.Client, source, token, o, offset, length)
 }
 
-// openRange asks a URL for a range and checks that it is what is answered.
+// openRange requests a range of a URL and checks the response.
 func openRange(ctx context.Context, client *http.Client, at, token string, o blob.Object, offset,
 	length int64) (io.ReadCloser, error) {
 	r, err := newRequest(ctx, http.MethodGet, at, token)
@@ -74,7 +74,7 @@ func openRange(ctx context.Context, client *http.Client, at, token string, o blo
 	return body, nil
 }
 
-// part checks an answer to a request for a range.
+// part checks the response to a range request and returns a body with just that range.
 func part(res *http.Response, o blob.Object, offset, length int64) (io.ReadCloser, error) {
 	switch {
 	case res.StatusCode == http.StatusPartialContent:
@@ -84,7 +84,7 @@ func part(res *http.Response, o blob.Object, offset, length int64) (io.ReadClose
 				res.Header.Get("Content-Range"))
 		}
 	case res.StatusCode == http.StatusOK && (res.ContentLength < 0 || res.ContentLength == o.Size):
-		// It knows no ranges: what comes before is read and thrown away.
+		// The server does not support ranges: skip the bytes before the range.
 		if _, err := io.CopyN(io.Discard, res.Body, offset); err != nil {
 			return nil, fmt.Errorf("skipping %d bytes: %w", offset, err)
 		}
@@ -129,7 +129,7 @@ func newRequest(ctx context.Context, method, at, token string) (*http.Request, e
 	return r, nil
 }
 
-// unwrapped leaves the URL out of an error: a signed one holds a secret.
+// unwrapped removes the URL from an error, because a signed URL is a secret.
 func unwrapped(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
@@ -138,11 +138,10 @@ func unwrapped(err error) error {
 	return err
 }
 
-// defaultWait is how long an origin is left alone that asks for patience and not for how
-// much.
+// defaultWait is how long to wait before a retry if the origin does not say.
 const defaultWait = 5 * time.Second
 
-// refusal is the error of an answer that is not the requested part.
+// refusal returns the error for a response that is not the requested range.
 func refusal(res *http.Response) error {
 	where := res.Request.URL.Host
 	switch code := res.StatusCode; {
@@ -161,8 +160,8 @@ func refusal(res *http.Response) error {
 	}
 }
 
-// List finds the one file that a URL names. What it is goes by its size, its ETag and
-// when it was changed, as a web server publishes no digest.
+// List lists the single file at a URL. Its identity is its size, ETag and modification time,
+// because a web server states no digest.
 func (w Web) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	at := ref.String()
 	r, err := newRequest(ctx, http.MethodHead, at, token)
@@ -185,8 +184,7 @@ func (w Web) List(ctx context.Context, ref blob.Ref, token string) (*Listing, er
 		Public: token == "", Files: []File{{Path: path.Base(ref.Name), Object: o, Source: at}}}, nil
 }
 
-// Named is an object whose origin publishes no digest: what the words say of it stands
-// for its bytes.
+// Named returns an object without a digest; its ID is derived from words that identify its content.
 func Named(size int64, words ...string) blob.Object {
 	h := sha256.New()
 	for _, w := range append(words, strconv.FormatInt(size, 10)) {
