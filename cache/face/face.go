@@ -1,5 +1,5 @@
-// Package face is what all faces of a cache share: it sends objects and ranges of them to
-// clients of HTTP.
+// Package face is shared by the HTTP interfaces of a cache: it sends objects and ranges of them to
+// clients.
 package face
 
 import (
@@ -15,7 +15,7 @@ import (
 	"aliquot.example/cache/store"
 )
 
-// ErrRange is the error of a range that lies outside of its object.
+// ErrRange is the error of a range outside of its object.
 var ErrRange = errors.New("the file has no such range")
 
 // Sender sends objects of a cache.
@@ -24,9 +24,9 @@ type Sender struct {
 	Log   *slog.Logger
 }
 
-// File answers a GET with an object, or the range of it that is asked for. The headers go
-// out before the first byte is here: clients of the Hub give up on headers that take 10 s.
-// An error means that nothing was sent; what fails later breaks the connection off.
+// File responds to a GET with an object, or with the requested range of it. It sends the headers
+// before the first byte has arrived, because clients of the Hub give up on headers that take 10 s.
+// An error means that nothing was sent; later failures abort the connection.
 func (s Sender) File(w http.ResponseWriter, r *http.Request, t fetch.Target, etag string) error {
 	size := t.Object.Size
 	from, to, partial, ok := span(r, etag, size)
@@ -44,7 +44,7 @@ func (s Sender) File(w http.ResponseWriter, r *http.Request, t fetch.Target, eta
 	}
 	defer reader.Close()
 	if whole := reader.File(); whole != nil && size > 0 {
-		http.ServeContent(w, r, "", time.Time{}, whole) // by sendfile
+		http.ServeContent(w, r, "", time.Time{}, whole) // uses sendfile
 		return nil
 	}
 	head(w, from, to, size, partial)
@@ -67,7 +67,7 @@ func head(w http.ResponseWriter, from, to, size int64, partial bool) {
 	_ = http.NewResponseController(w).Flush()
 }
 
-// pass reads from the origin what the store has no room for.
+// pass forwards from the origin what the store has no room for.
 func (s Sender) pass(w http.ResponseWriter, r *http.Request, t fetch.Target, from, to int64, partial bool) error {
 	body, err := s.Cache.Pass(r.Context(), t, from, to)
 	if err != nil {
@@ -83,8 +83,8 @@ func (s Sender) pass(w http.ResponseWriter, r *http.Request, t fetch.Target, fro
 	return nil
 }
 
-// broken breaks the connection off, so that a client does not take a part for the
-// whole; it asks for the rest by range.
+// broken aborts the connection on an error, so that the client does not take a part for the whole;
+// it then requests the rest by range.
 func (s Sender) broken(r *http.Request, err error) {
 	if err == nil {
 		return
@@ -95,22 +95,21 @@ func (s Sender) broken(r *http.Request, err error) {
 	panic(http.ErrAbortHandler)
 }
 
-// rangeSpec returns the one range of bytes that a request asks for, such as "0-99"; "" where
-// it gets the whole.
+// rangeSpec returns the single byte range of a request, such as "0-99", or "" for the whole object.
 func rangeSpec(r *http.Request, etag string, size int64) string {
 	if condition := r.Header.Get("If-Range"); condition != "" && condition != etag {
 		return ""
 	}
 	spec, found := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
-	// Clients ask an empty file for its first byte, to learn its size.
+	// Some clients request the first byte of an empty file to learn its size.
 	if !found || size == 0 || strings.Contains(spec, ",") {
 		return ""
 	}
 	return strings.TrimSpace(spec)
 }
 
-// span reads a request's range, from its first byte to before its last. Several ranges
-// are answered with the whole, as HTTP allows.
+// span returns the requested range, from its first byte to after its last. A request for several
+// ranges gets the whole object, as HTTP permits.
 func span(r *http.Request, etag string, size int64) (from, to int64, partial, ok bool) {
 	first, last, found := strings.Cut(rangeSpec(r, etag, size), "-")
 	if !found {

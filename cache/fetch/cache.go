@@ -1,6 +1,6 @@
-// Package fetch brings objects to a node, from peers of the cluster if one has or may fetch them,
-// otherwise from the origin. Each chunk has an owner among the nodes. Only the owner reads it from
-// the origin, so a cluster reads an object once.
+// Package fetch fetches objects: from a peer of the cluster that has the object or is responsible
+// for the chunk, otherwise from the origin. Each chunk has an owner among the nodes. Only the owner
+// reads it from the origin, so a cluster reads an object once.
 package fetch
 
 import (
@@ -26,19 +26,18 @@ type Target struct {
 	Token string `json:"token,omitempty"`
 }
 
-// Network is how a node reaches others.
+// Network connects a node with its peers.
 type Network interface {
-	// Peers lists the peers that are alive, this node among them, and this node's name.
+	// Peers returns this node's name and all live nodes, including this one.
 	Peers() (self string, peers []string)
-	// Chunk asks a peer for a part of a chunk. The body ends with ErrUnexpectedEOF where
-	// the peer breaks off, and sum returns the CRC-32C of the whole chunk after the body's
-	// end.
+	// Chunk asks a peer for a part of a chunk. The body ends with io.ErrUnexpectedEOF if the peer
+	// breaks off. After the end of the body, sum returns the CRC-32C of the whole chunk.
 	Chunk(ctx context.Context, peer string, q Question) (body io.ReadCloser, sum func() uint32, err error)
-	// Marks asks a peer for the marks of all objects that it has whole.
+	// Marks asks a peer for the marks of its whole objects.
 	Marks(ctx context.Context, peer string) ([]uint64, error)
 }
 
-// Question is what one cache asks another.
+// Question is a request from one cache to another.
 type Question struct {
 	Target
 	Chunk int `json:"chunk"`
@@ -48,21 +47,21 @@ type Question struct {
 	Held bool `json:"held,omitempty"`
 }
 
-// ErrBusy is the error of a peer that waits for the chunk itself, or does not have it.
+// ErrBusy means that the peer itself waits for the chunk, or does not have it.
 var ErrBusy = errors.New("the peer itself waits for a peer")
 
 // Options configure a cache.
 type Options struct {
 	Store   *store.Store
 	Origins origin.Set
-	Network Network // nil without peers
-	// OriginRate and PeerRate bound what is read from origins and sent to peers, in
-	// bytes per second; 0 for no bound.
+	Network Network // nil if there are no peers
+	// OriginRate and PeerRate bound what is read from origins and sent to peers, in bytes per
+	// second; 0 for no bound.
 	OriginRate, PeerRate int64
-	// Connections bounds the requests to origins at once.
+	// Connections bounds concurrent requests to origins; 0 for 16.
 	Connections int
-	// OriginStall is how long an origin may send nothing, PeerStall the same of a peer,
-	// which says several times a second that it is alive. 0 for 10s and 4s.
+	// OriginStall and PeerStall are how long an origin or a peer may send nothing; 0 for 10 s and 4
+	// s. A peer that has no bytes yet sends a sign of life several times per second.
 	OriginStall, PeerStall time.Duration
 	Log                    *slog.Logger
 	Metrics                *Metrics
@@ -73,24 +72,25 @@ type Cache struct {
 	o        Options
 	origins  *rate.Limiter
 	uploads  *rate.Limiter
-	requests chan struct{}  // to origins
-	work     sync.WaitGroup // flights, and the checks at their ends
+	requests chan struct{}  // limits concurrent requests to origins
+	work     sync.WaitGroup // flights, and the final checks of objects
 
-	held holdings // of peers
+	held holdings // what peers have
 
 	mu        sync.Mutex
 	closed    bool
 	transfers map[string]*transfer
-	down      map[string]time.Time // until when a peer is not asked
+	down      map[string]time.Time // by peer: when it may be asked again
 }
 
 const (
-	// leastInFlight and mostInFlight bound how many chunks of one object are fetched at once. With as
-	// many as there are peers, all peers send.
+	// leastInFlight and mostInFlight bound how many chunks of one object are fetched at once. With
+	// as many as there are peers, all peers can send.
 	leastInFlight, mostInFlight = 8, 32
 	// piece is how much is read at a time, in bytes.
 	piece = 256 << 10
-	// downFor is how long a peer is not asked after a failure, banFor after it sent wrong bytes.
+	// downFor is how long a peer is not asked after a failure, and banFor after it sent wrong
+	// bytes.
 	downFor = 5 * time.Second
 	banFor  = time.Hour
 )
@@ -115,7 +115,7 @@ func (c *Cache) Close() {
 	c.work.Wait()
 }
 
-// New makes a cache.
+// New returns a cache.
 func New(o Options) *Cache {
 	if o.Metrics == nil {
 		o.Metrics = NewMetrics()
@@ -143,19 +143,19 @@ func limiter(perSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(perSecond), max(piece, int(perSecond/20)))
 }
 
-// Store is the cache's store.
+// Store returns the cache's store.
 func (c *Cache) Store() *store.Store { return c.o.Store }
 
-// Open opens the bytes of an object from an offset to before end. Missing bytes are fetched in that
-// order.
+// Open returns a reader for the bytes of an object from offset to before end. Missing bytes are
+// fetched in that order.
 func (c *Cache) Open(ctx context.Context, t Target, offset, end int64) (*Reader, error) {
 	return c.open(ctx, t, offset, end, ask{reserve: offset == 0 && end >= t.Object.Size})
 }
 
-// ask is how a reader gets its bytes.
+// ask says how a reader gets its bytes.
 type ask struct {
-	reserve bool // it wants the whole object
-	direct  bool // from the origin, not from a peer: a peer asks
+	reserve bool // reserve the whole object
+	direct  bool // the reader serves a peer, so read from the origin
 }
 
 func (c *Cache) open(ctx context.Context, t Target, offset, end int64, how ask) (*Reader, error) {
@@ -175,7 +175,7 @@ func (c *Cache) open(ctx context.Context, t Target, offset, end int64, how ask) 
 		}
 		err = c.join(r)
 		if errors.Is(err, store.ErrWhole) {
-			continue // it has become whole since
+			continue // the object has become whole in the meantime
 		}
 		return r, err
 	}
@@ -206,7 +206,7 @@ func (c *Cache) join(r *Reader) error {
 	return nil
 }
 
-// inFlight is how many chunks of one object are fetched at once.
+// inFlight returns how many chunks of one object may be fetched at once.
 func (c *Cache) inFlight() int {
 	if c.o.Network == nil {
 		return leastInFlight
@@ -215,7 +215,7 @@ func (c *Cache) inFlight() int {
 	return min(max(leastInFlight, len(peers)), mostInFlight)
 }
 
-// peers lists the peers to ask for a chunk before the origin.
+// peers returns the peers to ask for a chunk before the origin.
 func (c *Cache) peers(id string, chunk int) []string {
 	if c.o.Network == nil {
 		return nil
@@ -235,7 +235,7 @@ func (c *Cache) peers(id string, chunk int) []string {
 	return blob.Route(self, id, chunk, peers, down)
 }
 
-// shun leaves a peer out for some time.
+// shun stops asking a peer for some time.
 func (c *Cache) shun(peer string, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -244,16 +244,15 @@ func (c *Cache) shun(peer string, d time.Duration) {
 	}
 }
 
-// Sent counts bytes that are sent to a peer, and waits as long as the bound on their rate
-// requires.
+// Sent counts bytes that are sent to a peer, and waits as the rate limit requires.
 func (c *Cache) Sent(ctx context.Context, n int) error {
 	c.o.Metrics.sent.Add(float64(n))
 	return c.uploads.WaitN(ctx, n)
 }
 
 // Chunk opens a chunk for a peer. A missing chunk is read from a peer that has the whole object,
-// otherwise from the origin. The error is ErrBusy if the chunk is on its way from another peer,
-// which could wait for this node.
+// otherwise from the origin. It returns ErrBusy if the chunk is already being fetched from another
+// peer, which could wait for this node.
 func (c *Cache) Chunk(ctx context.Context, q Question) (*Reader, error) {
 	t, chunk, offset := q.Target, q.Chunk, q.Offset
 	if err := t.Object.Check(); err != nil {

@@ -19,27 +19,27 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func CRC(sum uint32, p []byte) uint32 { return crc32.Update(sum, castagnoli, p) }
 
 const (
-	// tries is how many times in a row an origin may fail without sending anything, longestWait the
-	// longest pause that it can ask for.
+	// tries is how many consecutive requests to an origin may fail without any bytes. longestWait
+	// bounds the wait that an origin can ask for.
 	tries       = 6
 	longestWait = 30 * time.Second
-	// busyTries is how many times a peer is asked again that waits for a peer itself. This ends the
-	// wait of two peers for each other.
+	// busyTries is how often to retry a peer that itself waits for a peer. The bound ends the wait
+	// of two peers for each other.
 	busyTries = 8
 	busyPause = 250 * time.Millisecond
-	// worth is how many bytes are written at once, which wakes their readers. Fewer wait for no
-	// longer than a gather and the next read.
+	// worth is how many bytes are gathered for one write, which wakes readers. gather is how long a
+	// smaller amount waits at most, apart from the next read.
 	worth  = 128 << 10
 	gather = 20 * time.Millisecond
 )
 
-// pieces are buffers of the size of a piece.
+// pieces is a pool of buffers.
 var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
 var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
 
-// fill fetches one chunk, and returns from which peer, "" for the origin. If a peer sent the
-// beginning and the origin the rest, fill returns that peer, so that wrong bytes are found.
+// fill fetches one chunk and returns the peer that sent it, "" for the origin. If a peer sent the
+// beginning and the origin the rest, it returns that peer, so that repair checks the chunk.
 func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, from string, err error) {
 	if err := t.part.Room(n); err != nil {
 		return 0, "", err
@@ -52,7 +52,8 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 			}
 		}
 	}
-	// Peers that have the whole object wait for no other peer, so they may be asked for a peer too.
+	// Peers that have the whole object never wait for another peer, so a chunk that a peer wants
+	// may come from them too.
 	q.Held = true
 	for _, peer := range t.c.holders(t.ctx, target.Object.ID, n) {
 		if done, err := t.tryPeer(f, peer, q, &crc); done {
@@ -64,12 +65,12 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 	return crc, f.gave, err
 }
 
-// tryPeer asks a peer for a chunk, and reports whether that ended its flight. Otherwise the bytes
-// that have arrived stay, and crc covers them.
+// tryPeer asks a peer for a chunk, and reports whether the flight ends with that: by success or a
+// final error. Otherwise the bytes that arrived are kept, and crc covers them.
 func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (done bool, err error) {
 	t.setPeer(f, peer, !q.Held)
 	sum, err := t.fromPeer(f, peer, q, *crc)
-	// A peer that waits for another one that has just failed will soon ask the origin.
+	// The peer that this one waits for may have failed; then this one will soon ask the origin.
 	for again := 0; errors.Is(err, ErrBusy) && !q.Held && again < busyTries && t.rest(busyPause); again++ {
 		sum, err = t.fromPeer(f, peer, q, *crc)
 	}
@@ -88,7 +89,7 @@ func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (don
 	return false, nil
 }
 
-// rest waits, and reports whether the transfer goes on.
+// rest waits, and reports whether the transfer is still running.
 func (t *transfer) rest(d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -98,21 +99,22 @@ func (t *transfer) rest(d time.Duration) bool {
 	}
 }
 
-// setPeer sets the peer that a flight reads from, and whether that peer may have to wait itself.
+// setPeer records from which peer a flight reads, and whether that peer may have to wait for
+// another.
 func (t *transfer) setPeer(f *flight, peer string, relayed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.peer, f.relayed = peer, relayed
 }
 
-// reset starts the flight over. Readers may already have read some of the bytes.
+// reset restarts the flight from the first byte. Readers may already have read some of the bytes.
 func (t *transfer) reset(f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.written = 0
 }
 
-// fault records the failure of a peer. A busy peer has not failed.
+// fault records the failure of a peer. ErrBusy is not a failure.
 func (c *Cache) fault(peer string, err error) {
 	if errors.Is(err, ErrBusy) {
 		return
@@ -185,10 +187,10 @@ func (t *transfer) fromOriginOnce(n int, f *flight, target Target, crc uint32) (
 	return crc, stalled(ctx, err)
 }
 
-// throttle waits as long as the bound on the rate of reads from origins requires.
+// throttle waits as the rate limit for origins requires.
 func (c *Cache) throttle(ctx context.Context, n int) error { return c.origins.WaitN(ctx, n) }
 
-// copy writes the bytes of a chunk to their place, and wakes readers.
+// copy reads a chunk from body, writes it to the store and wakes readers.
 func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer,
 	source string, throttle func(context.Context, int) error) (uint32, error) {
 	_, length := t.part.Object.Span(n)
@@ -206,7 +208,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 			}
 		}
 		held.add(read)
-		// The first bytes of a chunk are written at once, because a reader waits for them.
+		// The first bytes of a chunk are written at once, because a reader may wait for them.
 		ends := f.written == 0 || f.written+int64(held.n) == length || read == 0 || err != nil
 		if held.n > 0 && (ends || held.due()) {
 			if err := t.put(n, f, buffer[:held.n], source); err != nil {
@@ -227,10 +229,10 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 	return crc, err
 }
 
-// gathered is what came of a chunk and is not written yet.
+// gathered counts the bytes of a chunk that arrived but are not yet written.
 type gathered struct {
 	n     int       // bytes
-	since time.Time // when the first of them came
+	since time.Time // when the first of them arrived
 }
 
 func (g *gathered) add(n int) {
@@ -240,11 +242,10 @@ func (g *gathered) add(n int) {
 	g.n += n
 }
 
-// due reports whether so much was gathered, or for so long, that it goes on.
+// due reports whether enough bytes were gathered, or for long enough, to be written.
 func (g *gathered) due() bool { return g.n >= worth || time.Since(g.since) >= gather }
 
-// cut is the error of a chunk of which a read ended with err: none at its end, and none while
-// more of it comes.
+// cut returns the error of a read that ended with err; an io.EOF at the end of the chunk is none.
 func cut(err error, n int, written, length int64) error {
 	switch {
 	case err == io.EOF && written < length:
@@ -255,7 +256,7 @@ func cut(err error, n int, written, length int64) error {
 	return err
 }
 
-// stallLimit is for how long nothing may come of a source.
+// stallLimit returns how long a source may send nothing.
 func (t *transfer) stallLimit(source string) time.Duration {
 	if source == "peer" {
 		return t.c.o.PeerStall
@@ -263,7 +264,7 @@ func (t *transfer) stallLimit(source string) time.Duration {
 	return t.c.o.OriginStall
 }
 
-// put writes the next bytes of a chunk, and wakes readers.
+// put writes the next bytes of a chunk and wakes readers.
 func (t *transfer) put(n int, f *flight, p []byte, source string) error {
 	start, _ := t.part.Object.Span(n)
 	if _, err := t.part.WriteAt(p, start+f.written); err != nil {
@@ -278,14 +279,14 @@ func (t *transfer) put(n int, f *flight, p []byte, source string) error {
 
 var errStall = errors.New("nothing came for too long")
 
-// stalls cancels its context when the timer that it returns runs out.
+// stalls returns a context that is cancelled when the returned timer expires.
 func stalls(ctx context.Context, limit time.Duration) (context.Context, *time.Timer, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watch := time.AfterFunc(limit, func() { cancel(errStall) })
 	return ctx, watch, func() { watch.Stop(); cancel(nil) }
 }
 
-// stalled returns the time-out instead of the error that it caused.
+// stalled returns errStall in place of the error that the expired timer caused.
 func stalled(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errStall) {
 		return errStall

@@ -10,8 +10,8 @@ import (
 	"aliquot.example/cache/store"
 )
 
-// finish checks the object's digest and makes it whole. Where the digest is another,
-// what came from peers is compared with the origin.
+// finish checks the object's digest and makes it whole. If the digest is wrong, it compares the
+// chunks from peers with the origin and tries once more.
 func (t *transfer) finish() {
 	err := t.part.Finish()
 	if errors.Is(err, store.ErrDigest) {
@@ -38,8 +38,8 @@ func (t *transfer) finish() {
 	t.leave()
 }
 
-// repair reads every chunk that came from a peer again, from the origin, and bans the
-// peers whose bytes were others.
+// repair reads every chunk that came from a peer from the origin instead, and bans the peers that
+// sent other bytes.
 func (t *transfer) repair() error {
 	t.mu.Lock()
 	var target Target
@@ -48,7 +48,7 @@ func (t *transfer) repair() error {
 	}
 	t.mu.Unlock()
 	if target.Source == "" {
-		return store.ErrDigest // nobody waits any more
+		return store.ErrDigest // no reader is left
 	}
 	found := false
 	for n, chunk := range t.part.Chunks() {

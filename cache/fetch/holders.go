@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// saidFor is how long an answer counts that some peers have an object whole, noneFor an answer
-	// that none has. A peer that has removed the object meanwhile refuses the request for a chunk.
+	// saidFor is how long the answers count once some peer has the object, and noneFor how long if
+	// none has. A peer that has since removed the object refuses the request for a chunk.
 	saidFor, noneFor = time.Minute, 3 * time.Second
 	// sayWithin bounds the request. A peer that does not answer in time is not asked again for
 	// muteFor.
 	sayWithin, muteFor = time.Second, 30 * time.Second
-	// mostHolders is how many peers that have an object are asked before the origin.
+	// mostHolders is how many peers that have the object are asked before the origin.
 	mostHolders = 2
 )
 
-// holdings is what peers have whole. Each node asks all others before it reads from an origin, so
+// holdings are the whole objects of peers. A node asks all peers before it reads from an origin, so
 // that an object that one node has is not read from the origin again.
 type holdings struct {
 	mu     sync.Mutex
@@ -32,15 +32,15 @@ type holdings struct {
 	asking chan struct{} // closed when all have answered; nil when no request is open
 }
 
-// Mark stands for an object in the list of those that a node has whole. Two objects with the same
-// mark only cause a needless request.
+// Mark returns a hash of an object's ID, which represents the object in the list of a node's whole
+// objects. A collision only causes a needless request.
 func Mark(id string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(id))
 	return h.Sum64()
 }
 
-// Marks are those of all objects that are whole here.
+// Marks returns the marks of all whole objects of this node.
 func (c *Cache) Marks() (marks []uint64) {
 	for _, id := range c.o.Store.IDs() {
 		marks = append(marks, Mark(id))
@@ -48,7 +48,7 @@ func (c *Cache) Marks() (marks []uint64) {
 	return marks
 }
 
-// holders lists the peers to ask for a chunk of an object that they have whole.
+// holders returns the peers to ask for a chunk because they have the whole object.
 func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 	if c.o.Network == nil {
 		return nil
@@ -79,7 +79,7 @@ func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 	return have[:min(len(have), mostHolders)]
 }
 
-// having lists the peers that answered within an age that they have an object.
+// having returns the peers that have an object, by answers that are younger than age.
 func (h *holdings) having(mark uint64, age time.Duration) (peers []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -94,7 +94,7 @@ func (h *holdings) having(mark uint64, age time.Duration) (peers []string) {
 	return peers
 }
 
-// ask asks all peers what they have whole. A peer that does not answer counts as having nothing.
+// ask asks all peers for their whole objects. A peer that does not answer counts as having none.
 func (c *Cache) ask(h *holdings) {
 	self, peers := c.o.Network.Peers()
 	by, silent := map[string][]uint64{}, []string{}
@@ -138,7 +138,7 @@ func (c *Cache) ask(h *holdings) {
 	h.asking = nil
 }
 
-// isDown reports whether a peer is currently not asked.
+// isDown reports whether a peer must not be asked at the moment.
 func (c *Cache) isDown(peer string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

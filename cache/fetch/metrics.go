@@ -2,7 +2,7 @@ package fetch
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics are a cache's.
+// Metrics are the metrics of a cache.
 type Metrics struct {
 	Registry *prometheus.Registry
 
@@ -12,7 +12,7 @@ type Metrics struct {
 	objects, partials, stored, free, alive prometheus.Gauge
 }
 
-// NewMetrics makes the metrics, registered in a registry of their own.
+// NewMetrics returns metrics in a new registry.
 func NewMetrics() *Metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: name,
@@ -55,16 +55,16 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Snapshot counts how a question for a compiled cache ended.
+// Snapshot counts a request for a compiled cache by its result.
 func (m *Metrics) Snapshot(result string) { m.snapshots.WithLabelValues(result).Inc() }
 
-// Evicted counts an object that made room.
+// Evicted counts an evicted object.
 func (m *Metrics) Evicted(_ string, size int64) {
 	m.evicted.Inc()
 	m.evictedBytes.Add(float64(size))
 }
 
-// Measure sets the gauges.
+// Measure updates the gauges.
 func (c *Cache) Measure() {
 	m, st := c.o.Metrics, c.o.Store.Stats()
 	m.objects.Set(float64(st.Objects))

@@ -9,20 +9,20 @@ import (
 	"aliquot.example/cache/store"
 )
 
-// Reader reads a part of an object in order while it is fetched. One goroutine uses
+// Reader reads a part of an object in order while it is being fetched. Only one goroutine may use
 // it. The caller must close it.
 type Reader struct {
 	ctx    context.Context
 	target Target
 	ask    ask
-	file   *store.File // of a whole object
-	t      *transfer   // otherwise
+	file   *store.File // set for a whole object
+	t      *transfer   // set otherwise
 
 	pos, end int64 // pos under the transfer's lock
 	err      error // the origin's refusal, under the transfer's lock
 }
 
-// File is the object's file where it is whole, nil otherwise.
+// File returns the open file of a whole object, or nil.
 func (r *Reader) File() *os.File {
 	if r.file == nil {
 		return nil
@@ -30,10 +30,10 @@ func (r *Reader) File() *os.File {
 	return r.file.File
 }
 
-// Read waits for bytes.
+// Read waits until at least one byte has arrived.
 func (r *Reader) Read(p []byte) (int, error) { return r.ReadUntil(p, nil) }
 
-// ReadUntil waits for bytes until the ticker ticks: then it returns none, without an error.
+// ReadUntil waits like Read, but returns 0 bytes and no error if the ticker ticks first.
 func (r *Reader) ReadUntil(p []byte, tick <-chan time.Time) (int, error) {
 	if r.file != nil {
 		if r.pos >= r.end {
@@ -58,10 +58,10 @@ func (r *Reader) ReadUntil(p []byte, tick <-chan time.Time) (int, error) {
 	return read, err
 }
 
-// Summed reports whether Sum will know the CRC-32C of the chunks that are read.
+// Summed reports whether Sum can return the CRC-32C of chunks.
 func (r *Reader) Summed() bool { return r.file == nil }
 
-// Sum is the CRC-32C of a chunk of which all bytes were read. It may have to wait until the chunk is
+// Sum returns the CRC-32C of a chunk that was read to its end. It may wait until the chunk is
 // recorded.
 func (r *Reader) Sum(chunk int) (uint32, error) { return r.t.sumOf(r, chunk) }
 
@@ -73,8 +73,7 @@ func (r *Reader) Wait() error {
 	return r.t.whole(r)
 }
 
-// Progress is how many bytes of the object are here, and from how many peers some of
-// them came.
+// Progress returns how many bytes of the object are here, and how many peers sent some of them.
 func (r *Reader) Progress() (held int64, peers int) {
 	if r.file != nil {
 		return r.target.Object.Size, 0
@@ -82,7 +81,7 @@ func (r *Reader) Progress() (held int64, peers int) {
 	return r.t.progress()
 }
 
-// Close closes the reader. What it has not read is not fetched for it.
+// Close closes the reader. Chunks that only it wanted are no longer fetched.
 func (r *Reader) Close() error {
 	if r.file != nil {
 		return r.file.Close()

@@ -14,40 +14,41 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// transfer is an object that is being fetched, for all of its readers.
+// transfer fetches one object for all of its readers.
 type transfer struct {
 	c    *Cache
 	part *store.Partial
-	ctx  context.Context // of the flights
+	ctx  context.Context // for the flights
 	end  context.CancelFunc
 
 	mu      sync.Mutex
-	changed chan struct{} // closed on a change, and replaced
+	changed chan struct{} // closed and replaced on each change
 	have    []bool
 	missing int
-	from    map[string]bool // peers that some of it came from
+	from    map[string]bool // peers that sent some of it
 	flights map[int]*flight
-	own     int // flights that no peer asked for
+	own     int // number of flights that are not direct
 	readers []*Reader
-	users   int // readers, flights and the check at the end
+	users   int // number of readers, flights and final checks
 	closing bool
-	done    bool // it is whole
+	done    bool // the object is whole
 	err     error
 }
 
-// flight is a chunk on its way.
+// flight is the fetch of one chunk.
 type flight struct {
 	written int64
 	peer    string // "" for the origin
-	relayed bool   // the peer may have to wait for another
-	gave    string // the peer that gave the beginning and failed
-	// direct is set if a peer asked for the chunk. It comes from the origin at once, whatever else
-	// is being fetched. Otherwise two nodes could wait for each other forever.
+	relayed bool   // the peer may have to wait for another one
+	gave    string // the peer that sent the beginning and then failed
+	// direct is set if a peer asked for the chunk. Such a flight starts at once and reads from the
+	// origin, whatever else is being fetched. Otherwise two nodes could wait for each other
+	// forever.
 	direct bool
-	grown  chan struct{} // closed when bytes were written; nil if nobody waits for them
+	grown  chan struct{} // closed when bytes were written; nil if no reader waits
 }
 
-// grows wakes readers that wait for bytes of this chunk. The caller holds the transfer's lock.
+// grows counts written bytes and wakes readers of this chunk. The caller holds the transfer's lock.
 func (f *flight) grows(n int64) {
 	f.written += n
 	if f.grown != nil {
@@ -56,7 +57,7 @@ func (f *flight) grows(n int64) {
 	}
 }
 
-// transfer begins one; the caller holds the cache's lock.
+// transfer starts a transfer. The caller holds the cache's lock.
 func (c *Cache) transfer(part *store.Partial) *transfer {
 	ctx, end := context.WithCancel(context.Background())
 	t := &transfer{
@@ -72,13 +73,13 @@ func (c *Cache) transfer(part *store.Partial) *transfer {
 	return t
 }
 
-// signal wakes all that wait. The caller holds the lock.
+// signal wakes all waiting goroutines. The caller holds the lock.
 func (t *transfer) signal() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// add adds a reader and begins to fetch what it waits for.
+// add adds a reader and starts to fetch what it waits for.
 func (t *transfer) add(r *Reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -88,7 +89,7 @@ func (t *transfer) add(r *Reader) {
 	t.schedule()
 }
 
-// drop ends a reader.
+// drop removes a reader.
 func (t *transfer) drop(r *Reader) {
 	t.mu.Lock()
 	i := slices.Index(t.readers, r)
@@ -120,14 +121,14 @@ func (t *transfer) leave() {
 	}
 }
 
-// forget lets the next reader begin another transfer. The caller holds both locks.
+// forget makes the next reader start a new transfer. The caller holds both locks.
 func (t *transfer) forget() {
 	if id := t.part.Object.ID; t.c.transfers[id] == t {
 		delete(t.c.transfers, id)
 	}
 }
 
-// schedule begins flights for what readers want. The caller holds the lock.
+// schedule starts flights for the chunks that readers want. The caller holds the lock.
 func (t *transfer) schedule() {
 	if t.err != nil || t.done {
 		return
@@ -164,7 +165,7 @@ func (t *transfer) schedule() {
 	}
 }
 
-// begin begins a flight for a reader. The caller holds the lock.
+// begin starts a flight for a reader. The caller holds the lock.
 func (t *transfer) begin(n int, r *Reader) {
 	f := &flight{direct: r.ask.direct}
 	t.flights[n] = f
@@ -176,7 +177,7 @@ func (t *transfer) begin(n int, r *Reader) {
 	t.c.work.Go(func() { t.fly(n, f, target, how) })
 }
 
-// relays reports whether a chunk is on its way from a peer that may wait for others.
+// relays reports whether a chunk is being fetched from a peer that may wait for another one.
 func (t *transfer) relays(n int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -184,7 +185,7 @@ func (t *transfer) relays(n int) bool {
 	return f != nil && f.relayed
 }
 
-// fly fetches a chunk and goes on with the next.
+// fly fetches a chunk and then schedules the next.
 func (t *transfer) fly(n int, f *flight, target Target, how ask) {
 	crc, from, err := t.fill(n, f, target, how)
 	if err == nil {
@@ -220,7 +221,7 @@ func (t *transfer) fly(n int, f *flight, target Target, how ask) {
 	t.leave()
 }
 
-// refuse fails the readers with the same source and token. The origin may still give the object to
+// refuse fails the readers with the same source and token. The origin may still grant the object to
 // others. The caller holds the lock.
 func (t *transfer) refuse(target Target, err error) {
 	for _, r := range t.readers {
@@ -230,8 +231,8 @@ func (t *transfer) refuse(target Target, err error) {
 	}
 }
 
-// await waits until bytes at a reader's position have arrived, and returns how many of at most most,
-// and their offset. It returns none when the ticker ticks.
+// await waits until bytes at a reader's position have arrived. It returns how many, up to most, and
+// their offset. It returns none when the ticker ticks.
 func (t *transfer) await(r *Reader, most int64, tick <-chan time.Time) (n, at int64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -270,7 +271,7 @@ func (t *transfer) await(r *Reader, most int64, tick <-chan time.Time) (n, at in
 
 var errTick = errors.New("the ticker ticked")
 
-// pause waits for a change or for bytes of a chunk. It releases the lock meanwhile.
+// pause waits for a change or for bytes of a chunk. It releases the lock while it waits.
 func (t *transfer) pause(ctx context.Context, grown <-chan struct{}, tick <-chan time.Time) error {
 	changed := t.changed
 	t.mu.Unlock()
@@ -287,7 +288,7 @@ func (t *transfer) pause(ctx context.Context, grown <-chan struct{}, tick <-chan
 	}
 }
 
-// advance moves a reader on.
+// advance moves a reader's position forward.
 func (t *transfer) advance(r *Reader, n int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

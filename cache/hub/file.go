@@ -12,8 +12,7 @@ import (
 	"aliquot.example/cache/models"
 )
 
-// file serves a file of a revision. The headers go out before the first byte is here:
-// clients give up on headers that take 10 s.
+// file serves a file of a revision.
 func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
 	found, ok := l.File(a.path)
 	if !ok {

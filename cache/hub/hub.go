@@ -1,5 +1,5 @@
-// Package hub speaks the protocol of the Hugging Face Hub to unchanged clients, whose
-// HF_ENDPOINT names it. Files come through the node's cache.
+// Package hub implements the protocol of the Hugging Face Hub for unmodified clients, whose
+// HF_ENDPOINT points to it. Files come through the node's cache.
 package hub
 
 import (
@@ -20,16 +20,16 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Face is the handler.
+// Face is the HTTP handler.
 type Face struct {
 	Library *models.Library
-	// Token returns the token with which the cache asks the Hub for a client that sends the token
-	// given, or "".
+	// Token returns the token with which the cache asks the Hub for a client that sends the given
+	// token, or "".
 	Token func(scheme, name, namespace, given string) string
 	Log   *slog.Logger
 }
 
-// ask is a request, read.
+// ask is a parsed request.
 type ask struct {
 	verb     string // "resolve", "revision", "tree", "paths-info" or "" for the repository
 	ref      blob.Ref
@@ -38,11 +38,11 @@ type ask struct {
 	rawQuery url.Values
 }
 
-// verbs are the markers that end a repository's name: an ID may have one segment or two.
+// verbs are the path segments that end a repository's name, which has one or two segments.
 var verbs = []string{"resolve", "revision", "tree", "paths-info"}
 
-// read reads the escaped path, as a revision may hold an escaped slash and a name may
-// hold any character.
+// read parses the escaped path, because a revision may contain an escaped slash and a file name any
+// character.
 func read(r *http.Request) (a ask, ok bool) {
 	a.token = bearer(r)
 	a.rawQuery = r.URL.Query()
@@ -78,8 +78,8 @@ func read(r *http.Request) (a ask, ok bool) {
 	return a, err == nil && (a.verb != "resolve" || a.path != "")
 }
 
-// kindOf parts a path into the kind of its repository, "" for a model outside of the API,
-// and what follows.
+// kindOf splits a path into the kind of its repository, "" for a model outside of the API, and the
+// rest.
 func kindOf(path string) (kind, rest string, api, ok bool) {
 	rest, api = strings.CutPrefix(path, "/api/")
 	if api {
@@ -114,8 +114,8 @@ func bearer(r *http.Request) string {
 	return token
 }
 
-// ServeHTTP answers. Unknown paths are a 404 at once, because clients also request other things than
-// models.
+// ServeHTTP serves a request. It answers 404 to unknown paths at once, because clients also request
+// other things than models.
 func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, ok := read(r)
 	if !ok {
@@ -156,7 +156,7 @@ func answer(w http.ResponseWriter, body []byte) {
 	_, _ = w.Write(body)
 }
 
-// fail answers with the headers by which clients tell errors apart.
+// fail sends an error with the headers by which clients distinguish errors.
 func fail(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 	h := w.Header()
 	if code != "" {
@@ -171,10 +171,10 @@ func fail(w http.ResponseWriter, r *http.Request, status int, code, message stri
 	}
 }
 
-// retryAfter is what a client is asked to wait where nothing better is known.
+// retryAfter is how long a client is asked to wait if the origin does not say.
 const retryAfter = 5 * time.Second
 
-// refuse answers an error. If the origin does not answer or is busy, the answer is 429, which clients
+// refuse sends an error. If the origin does not answer or is busy, the status is 429, which clients
 // retry. They give up on a 5xx.
 func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var named *origin.Refusal
@@ -204,10 +204,10 @@ func oneLine(message string, err error) string {
 	return err.Error()
 }
 
-// longestBody bounds what is read of a request, in bytes.
+// longestBody bounds a request body, in bytes.
 const longestBody = 1 << 20
 
-// pathsInfo answers which of the asked paths there are.
+// pathsInfo lists which of the requested paths exist.
 func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listing) {
 	var asked struct {
 		Paths []string `json:"paths"`
@@ -261,7 +261,8 @@ func (f *Face) tree(w http.ResponseWriter, r *http.Request, a ask, l *models.Lis
 	answer(w, body)
 }
 
-// plain leaves out what would send a client past the cache, to the Hub's other store.
+// plain removes the field that would make a client bypass the cache and read from the Hub's Xet
+// store.
 func plain(raw json.RawMessage) json.RawMessage {
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {

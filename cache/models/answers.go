@@ -14,8 +14,8 @@ import (
 // mostAnswers bounds the answers that are kept, because clients choose the questions.
 const mostAnswers = 500
 
-// Remember keeps the answer to a question, in place of an earlier one. The question is
-// written as its digest alone.
+// Remember stores the answer to a question, in place of an earlier one. Of the question it stores
+// only the digest.
 func (l *Library) Remember(question string, answer any) error {
 	text, err := json.Marshal(answer)
 	if err != nil {
@@ -30,7 +30,7 @@ func (l *Library) Remember(question string, answer any) error {
 	return l.forgetAnswers()
 }
 
-// forgetAnswers removes the answers that were given the longest ago.
+// forgetAnswers removes the oldest answers.
 func (l *Library) forgetAnswers() error {
 	entries, err := os.ReadDir(l.answers())
 	if err != nil || len(entries) <= mostAnswers {

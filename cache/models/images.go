@@ -15,8 +15,8 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// fromRegistry asks a registry which manifest a ref names, which decides who may read, and
-// reads the manifest as an object like others: the cluster reads it once.
+// fromRegistry asks a registry which manifest a ref names, which also checks the client's access.
+// It reads the manifest like any other object, so the cluster reads it once.
 func (l *Library) fromRegistry(ctx context.Context, o *origin.OCI, ref blob.Ref, token string) (*Listing, error) {
 	m, err := o.Resolve(ctx, ref, token)
 	if err != nil {
@@ -46,7 +46,7 @@ func (l *Library) fromRegistry(ctx context.Context, o *origin.OCI, ref blob.Ref,
 	return got, nil
 }
 
-// read reads a small object, verified.
+// read reads and verifies a small object.
 func (l *Library) read(ctx context.Context, t fetch.Target) ([]byte, error) {
 	r, err := l.Cache.Open(ctx, t, 0, t.Object.Size)
 	if err != nil {
@@ -59,13 +59,13 @@ func (l *Library) read(ctx context.Context, t fetch.Target) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-// keptBlob is a blob that a repository has. Public is set where everybody could read it.
+// keptBlob is a blob of a repository. Public is true if it was readable without credentials.
 type keptBlob struct {
 	origin.File
 	Public bool `json:"public"`
 }
 
-// keepBlob remembers that a repository has a blob.
+// keepBlob records that a repository has a blob.
 func (l *Library) keepBlob(ref blob.Ref, f origin.File, public bool) error {
 	before, known := l.blob(ref, f.Path)
 	now := keptBlob{f, public || before.Public}
@@ -84,8 +84,8 @@ func (l *Library) blob(ref blob.Ref, digest string) (f keptBlob, ok bool) {
 	return f, err == nil && json.Unmarshal(text, &f) == nil
 }
 
-// Blob finds a blob of a repository of a registry, for an asker whom the registry lets
-// read it. Where the registry does not answer, who was let before still is.
+// Blob returns a blob of a repository if the registry grants this client access. If the registry
+// does not answer, clients that had access before still have it.
 func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.File, error) {
 	o, ok := l.Origins["oci"].(*origin.OCI)
 	if !ok {

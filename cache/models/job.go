@@ -21,41 +21,41 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// Job brings one revision of a model to this node.
+// Job fetches one revision of a model to this node.
 type Job struct {
 	library *Library
 	listing *Listing
 	files   []origin.File
 	view    store.View
 	token   string
-	asker   string // whose token it is, without the token itself
+	asker   string // identifies the token's owner, without the token itself
 	end     context.CancelCauseFunc
 
 	mu      sync.Mutex
 	owners  []string
-	open    bool            // a request without an owner asked for it, whose end is not known
-	left    *time.Timer     // runs when all owners have gone
-	ended   bool            // it was ended, because it had no owners
-	readers []*fetch.Reader // of files that are on their way
-	came    int64           // bytes of files that are whole
-	peers   int             // most peers that one of them came from
-	kept    []func()        // release files that are kept from being evicted
+	open    bool            // a request without an owner asked for it, so it has no known end of interest
+	left    *time.Timer     // runs once all owners have gone
+	ended   bool            // it was cancelled because it had no owners
+	readers []*fetch.Reader // of files that are being fetched
+	came    int64           // bytes of whole files
+	peers   int             // the most peers that sent parts of one file
+	kept    []func()        // release the holds on whole files
 	started time.Time
 	path    string
 	err     error
 	done    chan struct{}
 }
 
-// ErrAsk is the error of a request that can never be met.
+// ErrAsk is the error of a request that can never succeed.
 var ErrAsk = errors.New("wrong request")
 
-// atOnce is how many files of a model are fetched at once, large how many of these have more
-// than one chunk: what takes long of a small file is the disk's sync, and of a large one the
+// atOnce is how many files of a model are fetched at once, and large how many of these may have
+// more than one chunk. A small file mostly waits for the disk to sync, and a large one for the
 // network.
 const atOnce, large = 16, 3
 
-// Fetch begins to bring a model to this node, or joins a job that does. The owner, if any, pins it
-// as soon as it is whole.
+// Fetch starts to fetch a model to this node, or joins a job that does. The owner, if any, pins the
+// model as soon as it is whole.
 func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	ref, err := blob.ParseRef(ask.Model)
 	if err != nil {
@@ -88,7 +88,7 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	return j, j.own(ask.Owner)
 }
 
-// own pins the model for an owner, now or when it is whole.
+// own pins the model for an owner, now or as soon as it is whole.
 func (j *Job) own(owner string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -115,8 +115,8 @@ func (j *Job) pin(owner string) error {
 	return nil
 }
 
-// Held says how far the job is. A model that is whole is pinned for the owner, if any,
-// so that it may be mounted.
+// Held returns the status of the job. If the model is whole, it pins it for the owner, if any, so
+// that it can be mounted.
 func (j *Job) Held(owner string) (cacheapi.Model, error) {
 	m := j.Status()
 	if m.State != cacheapi.Whole {
@@ -125,7 +125,7 @@ func (j *Job) Held(owner string) (cacheapi.Model, error) {
 	return m, j.own(owner)
 }
 
-// Unpin ends the pins of an owner, and those that it would get.
+// Unpin removes the pins of an owner, including those of models that are not yet whole.
 func (l *Library) Unpin(owner string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,22 +141,22 @@ func (l *Library) Unpin(owner string) error {
 	return l.Cache.Store().Unpin(owner)
 }
 
-// lingers is how long a fetch continues after its last owner has gone: a task that starts again
-// wants the same model.
+// lingers is how long a fetch continues after its last owner has gone: a restarted task wants the
+// same model.
 const lingers = 2 * time.Minute
 
-// errUnwanted ends a fetch that has lost its last owner.
+// errUnwanted is the cause of cancelling a fetch that has lost its last owner.
 var errUnwanted = errors.New("nobody waits for it any more")
 
 func (l *Library) linger() time.Duration { return cmp.Or(l.Linger, lingers) }
 
-// unwanted ends a fetch whose owners have gone. The bytes that have arrived stay until room is
+// unwanted cancels a fetch whose owners have gone. The bytes that have arrived stay until room is
 // needed.
 func (j *Job) unwanted() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.owners) == 0 && !j.open {
-		j.ended = true // the next request begins another job
+		j.ended = true // the next request starts a new job
 		j.end(errUnwanted)
 	}
 }
@@ -167,22 +167,22 @@ func (j *Job) failed() bool {
 	return j.err != nil || j.ended && j.path == ""
 }
 
-// RefusedAnother reports whether the job failed because the origin refused another asker, for
-// example one whose keys have expired. The caller then starts a job with its own credentials.
+// RefusedAnother reports whether the job failed because the origin refused another client's
+// credentials, for example expired keys. The caller then starts a job with its own.
 func (j *Job) RefusedAnother(token string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return errors.Is(j.err, origin.ErrDenied) && j.asker != asker(j.listing.Ref, token)
 }
 
-// gone reports whether a model that was whole has been evicted since.
+// gone reports whether the model was whole and has since been evicted.
 func (j *Job) gone() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.path != "" && j.library.Cache.Store().View(j.view.Name) == ""
 }
 
-// Done is closed when the job has ended.
+// Done returns a channel that is closed when the job has ended.
 func (j *Job) Done() <-chan struct{} { return j.done }
 
 func (j *Job) run(ctx context.Context) {
@@ -206,8 +206,8 @@ func (j *Job) run(ctx context.Context) {
 	close(j.done)
 }
 
-// fetch fetches the files, publishes them and pins them for the owners. None of them is
-// evicted for another until then.
+// fetch fetches the files, publishes them as a view and pins it for the owners. Until then, no
+// fetched file is evicted.
 func (j *Job) fetch(ctx context.Context) error {
 	if at := j.library.Cache.Store().View(j.view.Name); at != "" {
 		j.settle(at)
@@ -231,7 +231,7 @@ func (j *Job) fetch(ctx context.Context) error {
 			}
 			err := j.one(ctx, f)
 			if errors.Is(err, store.ErrDigest) {
-				// What an earlier attempt left on the disk may have been wrong; it is gone.
+				// An earlier attempt may have left wrong bytes; they are deleted now.
 				err = j.one(ctx, f)
 			}
 			if err != nil {
@@ -251,7 +251,7 @@ func (j *Job) fetch(ctx context.Context) error {
 	return nil
 }
 
-// settle notes where the model is, and pins it for those who asked for it.
+// settle records the path of the model and pins it for its owners.
 func (j *Job) settle(at string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -263,7 +263,7 @@ func (j *Job) settle(at string) {
 	}
 }
 
-// one fetches a file, and keeps it from being evicted. It keeps no file open, of which a
+// one fetches a file and holds it against eviction. It does not keep the file open, because a
 // repository may have a hundred thousand.
 func (j *Job) one(ctx context.Context, f origin.File) error {
 	r, err := j.library.Cache.Open(ctx, fetch.Target{Object: f.Object, Source: f.Source, Token: j.token}, 0,
@@ -295,7 +295,7 @@ func (j *Job) one(ctx context.Context, f origin.File) error {
 	return nil
 }
 
-// errGone is the error of a file that made room for another as soon as it was whole.
+// errGone is the error of a file that was evicted as soon as it was whole.
 var errGone = fmt.Errorf("%w: it made room for another file at once", store.ErrNoRoom)
 
 func (j *Job) total() (sum int64) {
@@ -305,7 +305,7 @@ func (j *Job) total() (sum int64) {
 	return sum
 }
 
-// Status says how far the job is.
+// Status returns the status of the job.
 func (j *Job) Status() cacheapi.Model {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -329,7 +329,7 @@ func (j *Job) Status() cacheapi.Model {
 	return m
 }
 
-// chosen are the files that patterns choose; without any, all.
+// chosen returns the files that match the patterns; without any, all.
 func chosen(files []origin.File, include, exclude []string) (some []origin.File, err error) {
 	match := func(patterns []string, name string) (bool, error) {
 		for _, p := range patterns {
@@ -363,17 +363,17 @@ func chosen(files []origin.File, include, exclude []string) (some []origin.File,
 	return some, nil
 }
 
-// Folder is the name of a repository's folder in the layout of the Hub's own cache.
+// Folder returns the name of a repository's folder in the layout of the Hub's own cache.
 func Folder(name string) string {
 	kind, id := origin.Kind(name)
 	return kind + "--" + strings.ReplaceAll(id, "/", "--")
 }
 
-// named is the file of a view, beside what is mounted, that says of which model it is.
+// named is the file of a view, outside of what is mounted, that holds the model's name.
 const named = ".model"
 
-// layout is the view of a model: in the layout of the Hub's own cache below "hub", so
-// that its clients find the model with HF_HUB_CACHE, or as plain files below "files".
+// layout returns the view of a model. Models of the Hub use the layout of the Hub's own cache below
+// "hub", so that clients find them with HF_HUB_CACHE. Others are plain files below "files".
 func layout(ref blob.Ref, revision string, files []origin.File) store.View {
 	words := []string{ref.String(), revision}
 	v := store.View{Objects: map[string]string{}, Links: map[string]string{}, Texts: map[string]string{}}
@@ -390,7 +390,7 @@ func layout(ref blob.Ref, revision string, files []origin.File) store.View {
 		v.Links[path.Join(repo, "snapshots", revision, f.Path)] = up + "blobs/" + sum
 	}
 	if ref.Scheme == "hf" {
-		// Whoever mounts it means this revision, whatever name a program asks for.
+		// The mounted revision answers to "main" too, whatever name a program asks for.
 		v.Texts[path.Join(repo, "refs", "main")] = revision
 		v.Texts[path.Join(repo, "refs", ref.Revision)] = revision
 	}

@@ -11,9 +11,9 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// restriction is the record that is there where the origin last refused a repository to
-// those without a token, or said that it may: whatever revisions were public before.
-// No revision has a "?" in its name.
+// restriction returns the name of the record that marks a repository as restricted. It exists if
+// the origin last refused the repository to clients without a token, or said that it does so, even
+// if some revisions were public before. No revision's name contains "?".
 func restriction(ref blob.Ref) string { return recordName(ref, "?restricted") }
 
 func (l *Library) restricted(ref blob.Ref) bool {
@@ -21,8 +21,8 @@ func (l *Library) restricted(ref blob.Ref) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// restrict records whether a repository is restricted, if there is any record of it. Of other
-// repositories there is nothing to protect, and clients choose their names.
+// restrict records whether a repository is restricted, if it has any records. Others need no
+// protection, and clients choose their names.
 func (l *Library) restrict(ref blob.Ref, restricted bool) {
 	if restricted == l.restricted(ref) || restricted && !l.records.of(restriction(ref)) {
 		return
@@ -38,12 +38,12 @@ func (l *Library) restrict(ref blob.Ref, restricted bool) {
 	}
 }
 
-// branch is what a movable revision, such as a branch, named at a time.
+// branch records which revision a movable name, such as a branch, had at a time.
 type branch struct {
 	Revision string    `json:"revision"`
 	At       time.Time `json:"at"`
 	Public   bool      `json:"public"`
-	// Listing is that of the revision, if the revision is no name by which a model can be requested.
+	// Listing is the listing of the revision, if the revision is not itself a name for requests.
 	Listing *Listing `json:"listing,omitempty"`
 }
 
@@ -74,7 +74,7 @@ func (l *Library) save(ref blob.Ref, got *Listing) error {
 	if err != nil {
 		return err
 	}
-	// The commit is a revision too, and clients go on with it.
+	// The commit is a revision too, and clients use it for their next requests.
 	write := l.records.write
 	return errors.Join(write(recordName(ref, "@"+got.Revision), text), write(recordName(ref, ref.Revision), saved),
 		write(recordName(ref, got.Revision), saved))

@@ -1,4 +1,4 @@
-// Package models lists the files of models, decides who may read them, and brings whole models to
+// Package models lists the files of models, decides who may read them, and fetches whole models to
 // the node for read-only mounts.
 package models
 
@@ -23,15 +23,15 @@ import (
 )
 
 const (
-	// fresh and passFor are a library's Fresh and PassFor.
+	// fresh and passFor are the defaults of Fresh and PassFor.
 	fresh   = time.Minute
 	passFor = 5 * time.Minute
-	// listWait is a library's ListWait: clients of the Hub give up after 10 s.
+	// listWait is the default of ListWait: clients of the Hub give up after 10 s.
 	listWait = 8 * time.Second
-	// listFor bounds a listing. Of a repository with a hundred thousand files the Hub's has
-	// a hundred pages.
+	// listFor bounds a listing. For a repository with a hundred thousand files, the Hub's listing
+	// has a hundred pages.
 	listFor = 5 * time.Minute
-	// listAgain is when to ask again for a listing that goes on.
+	// listAgain is when to ask again for a listing that is still running.
 	listAgain = 5 * time.Second
 )
 
@@ -40,19 +40,19 @@ type Library struct {
 	Cache   *fetch.Cache
 	Origins origin.Set
 	Log     *slog.Logger
-	// Linger is how long a fetch goes on after its last owner has gone; 0 for 2 minutes.
+	// Linger is how long a fetch continues after its last owner has gone; 0 for 2 minutes.
 	Linger time.Duration
-	// Fresh is how long a branch or tag is taken to be where it was, PassFor how long the
-	// origin's word holds that an asker may read.
+	// Fresh is how long the revision of a branch or tag is used without asking again, and PassFor
+	// how long the origin's permission for a client is.
 	Fresh, PassFor time.Duration
-	// ListWait bounds how long a request waits for an origin to list a model. The listing
-	// continues after that.
+	// ListWait bounds how long a request waits for an origin to list a model. The listing continues
+	// in the background.
 	ListWait time.Duration
 
 	records *records
 
 	mu     sync.Mutex
-	passed map[string]time.Time // by asker: when the origin permitted it to read
+	passed map[string]time.Time // by asker: when the origin last permitted it to read
 	jobs   map[string]*Job
 	asking map[string]*asking
 }
@@ -64,7 +64,7 @@ type asking struct {
 	err  error
 }
 
-// New makes a library over a cache's store.
+// New returns a library for a cache.
 func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
 	l := &Library{
 		Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, ListWait: listWait,
@@ -85,10 +85,10 @@ func digest(words ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// asker identifies a client and a repository, without containing the token.
+// asker identifies a token and a repository by a digest.
 func asker(ref blob.Ref, token string) string { return digest(token, ref.Scheme, ref.Name) }
 
-// Close ends the library's cache, and returns when all jobs have ended.
+// Close closes the library's cache and returns when all jobs have ended.
 func (l *Library) Close() {
 	l.Cache.Close()
 	l.mu.Lock()
@@ -99,9 +99,9 @@ func (l *Library) Close() {
 	}
 }
 
-// List lists a model for a client with a token, if the origin permits it. The origin is not asked
-// again for a revision that is known. If the origin does not answer, the last known revision is used
-// for clients that may read it.
+// List lists a model for a client with a token, if the origin permits it. It asks the origin again
+// only when Fresh or PassFor has expired. If the origin does not answer, List returns the last
+// known revision to clients that may read it.
 func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	if ref.Scheme == "oci" && !origin.IsTag(ref.Revision) && !origin.IsDigest(ref.Revision) {
 		return nil, fmt.Errorf("%w: oci://%s: %.150q is no tag and no digest by SHA-256", ErrAsk, ref.Name,
@@ -139,7 +139,8 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 	}
 }
 
-// lastKnown is used when the origin does not answer. It permits what the origin permitted before.
+// lastKnown returns the last known listing when the origin does not answer, to clients that the
+// origin permitted before.
 func (l *Library) lastKnown(ref blob.Ref, token string, err error) (*Listing, error) {
 	known := l.known(ref, token, 0, 0)
 	if known == nil {
@@ -172,8 +173,8 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 	return l.lastKnown(ref, token, err)
 }
 
-// inside fails for names of files that would put a file outside of the model's folder, or give two
-// files one name.
+// inside returns an error for file names that lead out of the model's folder or are not clean,
+// because two such names could be one file.
 func inside(ref blob.Ref, files []origin.File) error {
 	for _, f := range files {
 		if f.Path != path.Clean(f.Path) || !filepath.IsLocal(f.Path) {
@@ -183,8 +184,8 @@ func inside(ref blob.Ref, files []origin.File) error {
 	return nil
 }
 
-// refused records that an origin refuses what it may have given to everyone before. For a private
-// repository the Hub answers that there is none.
+// refused marks a repository as restricted if the origin refuses it to clients without credentials.
+// For a private repository, the Hub answers that it does not exist.
 func (l *Library) refused(ref blob.Ref, token string, err error) {
 	o, ok := l.Origins[ref.Scheme].(interface{ Anonymous(token string) bool })
 	if ok && o.Anonymous(token) && (ref.Scheme == "hf" || errors.Is(err, origin.ErrDenied)) {
@@ -217,7 +218,7 @@ func (l *Library) fromHub(ctx context.Context, hub *origin.Hub, ref blob.Ref, to
 			return nil, fmt.Errorf("model %s: %w", ref, err)
 		}
 	}
-	// A known commit's repository may have been gated since.
+	// The repository may have become gated since the commit was listed.
 	got.Info = info.Answer
 	restricted := origin.Restricted(info.Answer)
 	got.Public = !restricted && (got.Public || hub.Anonymous(token))
@@ -244,7 +245,7 @@ func listed(ctx context.Context, hub *origin.Hub, ref blob.Ref, sha, token strin
 	return &Listing{Listing: origin.Listing{Ref: ref, Revision: sha, Files: files}, Tree: tree}, nil
 }
 
-// learn records a listing and that its client may read it.
+// learn records a listing, and that its client may read it.
 func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 	l.pass(asker(ref, token))
 	if err := l.save(ref, got); err != nil {
@@ -253,10 +254,9 @@ func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 }
 
 const (
-	// passes is how long a client may read after the origin permitted it, while the origin does not
-	// answer.
+	// passes is how long a permission lasts while the origin does not answer.
 	passes = 24 * time.Hour
-	// mostPassed bounds the clients that are remembered.
+	// mostPassed bounds the permissions that are remembered.
 	mostPassed = 100_000
 )
 
@@ -280,8 +280,8 @@ func (l *Library) pass(who string) {
 	}
 }
 
-// known returns a listing without asking the origin: of a branch that was read at most maxAge ago,
-// for a client that was permitted at most maxPass ago; 0 for any time. It is nil if there is none.
+// known returns a listing without asking the origin, or nil. A branch must have been read at most
+// maxAge ago, and the client permitted at most maxPass ago; 0 for any time.
 func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duration) *Listing {
 	l.mu.Lock()
 	at, passed := l.passed[asker(ref, token)]
@@ -307,23 +307,23 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 	return got
 }
 
-// restrictedNow reports whether the origin lets only some read what the listing is of.
+// restrictedNow reports whether the origin restricts who may read the repository of a listing.
 func (l *Library) restrictedNow(ref blob.Ref, got *Listing) bool {
 	return l.restricted(ref) || ref.Scheme == "hf" && origin.Restricted(got.Info)
 }
 
-// immutable reports whether a reference names a revision that never changes.
+// immutable reports whether a ref names a revision that never changes.
 func immutable(ref blob.Ref) bool {
 	return ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" && origin.IsDigest(ref.Revision)
 }
 
-// stale reports whether a branch was read longer than maxAge ago; 0 means that none is.
+// stale reports whether a branch was read longer than maxAge ago; with 0, none is stale.
 func (b *branch) stale(maxAge time.Duration, now time.Time) bool {
 	return maxAge != 0 && (now.Sub(b.At) >= maxAge || b.At.After(now)) // a clock may have been ahead
 }
 
-// own reports whether the configuration, and not the origin, decides that this client may read: the
-// origin is asked with the node's own credentials.
+// own reports whether the configuration, and not the origin, decides that this client may read,
+// because requests use the node's own credentials.
 func (l *Library) own(ref blob.Ref, token string) bool {
 	o, ok := l.Origins[ref.Scheme].(interface{ Own(name, token string) bool })
 	return ok && o.Own(ref.Name, token)

@@ -9,28 +9,28 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Listing is a revision of a model, with what its origin said of it. Copies share files and tree,
-// which nobody changes.
+// Listing is a revision of a model, with what its origin said about it. Copies share files and
+// tree, which must not be changed.
 type Listing struct {
 	origin.Listing
 	// Info and Tree are the Hub's own answers, for its clients.
 	Info json.RawMessage   `json:"info,omitempty"`
 	Tree []json.RawMessage `json:"tree,omitempty"`
-	// Stale is set where the origin did not answer and this is the last that is known.
+	// Stale is true if the origin did not answer and this is the last known revision.
 	Stale bool `json:"-"`
 
-	// index is filled when a file is looked for the first time.
+	// index is filled at the first lookup of a file.
 	index *index
 }
 
-// index says where in a listing a path is.
+// index maps paths to positions in a listing.
 type index struct {
 	once        sync.Once
 	files, tree map[string]int
 	paths       []string // of the tree
 }
 
-// UnmarshalJSON reads a listing.
+// UnmarshalJSON implements json.Unmarshaler.
 func (l *Listing) UnmarshalJSON(text []byte) error {
 	type plain Listing
 	err := json.Unmarshal(text, (*plain)(l))
@@ -38,14 +38,14 @@ func (l *Listing) UnmarshalJSON(text []byte) error {
 	return err
 }
 
-// of is a copy for a ref that names this revision.
+// of returns a copy for a ref that names this revision.
 func (l *Listing) of(ref blob.Ref) *Listing {
 	copied := *l
 	copied.Ref = ref
 	return &copied
 }
 
-// indexed fills the index.
+// indexed returns the index and fills it if necessary.
 func (l *Listing) indexed() *index {
 	i := cmp.Or(l.index, &index{})
 	i.once.Do(func() {
@@ -66,7 +66,7 @@ func (l *Listing) indexed() *index {
 	return i
 }
 
-// File returns the file of a path.
+// File returns the file at a path.
 func (l *Listing) File(path string) (f origin.File, ok bool) {
 	n, ok := l.indexed().files[path]
 	if !ok {
@@ -75,7 +75,7 @@ func (l *Listing) File(path string) (f origin.File, ok bool) {
 	return l.Files[n], true
 }
 
-// Paths are those of Tree, in its order.
+// Paths returns the paths of Tree, in the same order.
 func (l *Listing) Paths() []string { return l.indexed().paths }
 
 // Entry returns the Hub's own answer about a path.

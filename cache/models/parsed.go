@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// mostParsed bounds the records that are kept parsed, in bytes of their text, of which a parsed
-// one takes about three times as much. A repository with 100,000 files has a text of 40 MB.
+// mostParsed bounds the records that are kept parsed, by the size of their text in bytes. A parsed
+// record takes about three times as much memory. A repository with 100,000 files has a text of 40
+// MB.
 const mostParsed = 64 << 20
 
-// parsed reads a record as JSON. Parsing that of a large repository takes longer than all else
-// that a request for one of its files needs, so the records used last are kept parsed. Callers
-// share what the result points to, and do not change it.
+// parsed reads a record as JSON. Parsing the record of a large repository takes longer than the
+// rest of a request for one of its files, so recently used records are kept parsed. Callers share
+// what the result points to and must not change it.
 func parsed[T any](r *records, name string) (T, error) {
 	var none T
 	before, kept := r.kept(name)
@@ -32,10 +33,10 @@ func parsed[T any](r *records, name string) (T, error) {
 	return got, nil
 }
 
-// kept returns a record and what it was parsed to, nil where that is not kept. It is a use of the
+// kept returns a record and its parsed value, or nil if that is not kept. It counts as a use of the
 // record.
 func (r *records) kept(name string) (e *record, value any) {
-	_, err := os.Stat(filepath.Join(r.dir, name)) // somebody may have removed it
+	_, err := os.Stat(filepath.Join(r.dir, name)) // someone may have removed the file
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e = r.all[name]; e == nil || err != nil {
@@ -47,7 +48,7 @@ func (r *records) kept(name string) (e *record, value any) {
 	return e, e.parsed
 }
 
-// use notes a use of a record. The caller holds the lock.
+// use records a use of a record. The caller holds the lock.
 func (r *records) use(name string, e *record) {
 	e.used = time.Now()
 	if e.used.Sub(e.stamped) > stampRecords {
@@ -56,8 +57,8 @@ func (r *records) use(name string, e *record) {
 	}
 }
 
-// keep keeps what a record was parsed to, unless it was written since, and lets those go that
-// were used the longest ago.
+// keep stores the parsed value of a record, unless the record was written in the meantime. It drops
+// the least recently used values.
 func (r *records) keep(name string, e *record, value any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,7 +78,7 @@ func (r *records) keep(name string, e *record, value any) {
 	}
 }
 
-// unparse lets go what a record was parsed to. The caller holds the lock.
+// unparse drops the parsed value of a record. The caller holds the lock.
 func (r *records) unparse(e *record) {
 	if e.parsed != nil {
 		r.parsedBytes -= e.size

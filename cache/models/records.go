@@ -17,23 +17,22 @@ import (
 )
 
 const (
-	// mostRecords and mostRecordBytes bound the records, in files and in bytes, because clients
+	// mostRecords and mostRecordBytes bound the number and the size of records, because clients
 	// choose the names.
 	mostRecords     = 50_000
 	mostRecordBytes = 1 << 30
-	// stampRecords is how old the time of use in a record's file may become.
+	// stampRecords is how old the time of use on disk may be before it is updated.
 	stampRecords = time.Hour
-	// half is how many digits of a record's name are of its repository, and how many of what
-	// it holds of that.
+	// half is how many digits of a record's name identify its repository, and how many its content.
 	half = 32
 )
 
-// marker ends the names of the records that say that a repository is restricted.
+// marker is the end of the names of records that mark a repository as restricted.
 var marker = "-" + digest("?restricted")[:half] + ".json"
 
-// records are the files in which a library keeps what origins said. Those used the longest
-// ago make room for others. The record that a repository is restricted stays for as long as
-// any other of that repository. It is safe for concurrent use.
+// records are the files in which a library keeps what origins said. The least recently used ones
+// are evicted. The record that marks a repository as restricted stays as long as any other record
+// of that repository. records is safe for concurrent use.
 type records struct {
 	dir        string
 	put        func(path string, text []byte) error
@@ -41,9 +40,9 @@ type records struct {
 	mostBytes  int64
 	log        *slog.Logger
 	mu         sync.Mutex
-	all        map[string]*record // by the name of the file
-	bytes      int64              // of all
-	repository map[string]int     // records by repository, without those of markers
+	all        map[string]*record // by file name
+	bytes      int64              // of all records
+	repository map[string]int     // number of records by repository, without markers
 
 	mostParsed, parsedBytes int64
 }
@@ -51,10 +50,10 @@ type records struct {
 type record struct {
 	size          int64
 	used, stamped time.Time
-	parsed        any // what the text was parsed to, nil where that is not kept
+	parsed        any // the parsed value, nil if it is not kept
 }
 
-// openRecords reads which records a directory has. It makes the directory if there is none.
+// openRecords lists the records in a directory, which it creates if necessary.
 func openRecords(dir string, put func(path string, text []byte) error, log *slog.Logger) (*records, error) {
 	r := &records{
 		dir: dir, put: put, most: mostRecords, mostBytes: mostRecordBytes, mostParsed: mostParsed, log: log,
@@ -73,7 +72,7 @@ func openRecords(dir string, put func(path string, text []byte) error, log *slog
 			continue
 		}
 		if !isRecord(e.Name()) {
-			os.Remove(filepath.Join(dir, e.Name())) // of an earlier version, which knew other IDs
+			os.Remove(filepath.Join(dir, e.Name())) // from an earlier version with other IDs
 			continue
 		}
 		r.add(e.Name(), info.Size(), info.ModTime())
@@ -88,12 +87,12 @@ func isRecord(name string) bool {
 	return len(name) == 2*half+len("-.json") && name[half] == '-' && strings.HasSuffix(name, ".json")
 }
 
-// recordName is the name of the record that holds something of a repository.
+// recordName returns the file name of a record about a repository.
 func recordName(ref blob.Ref, what string) string {
 	return digest(ref.Scheme, ref.Name)[:half] + "-" + digest(what)[:half] + ".json"
 }
 
-// add adds a record. The caller holds the lock, or no other goroutine uses r.
+// add registers a record. The caller holds the lock, or no other goroutine uses r.
 func (r *records) add(name string, size int64, used time.Time) {
 	r.forget(name)
 	r.all[name] = &record{size: size, used: used, stamped: used}
@@ -103,7 +102,7 @@ func (r *records) add(name string, size int64, used time.Time) {
 	}
 }
 
-// forget forgets one. The caller holds the lock.
+// forget unregisters a record. The caller holds the lock.
 func (r *records) forget(name string) {
 	e := r.all[name]
 	if e == nil {
@@ -119,7 +118,7 @@ func (r *records) forget(name string) {
 	}
 }
 
-// write writes a record, in place of an earlier one of its name.
+// write writes a record, in place of an earlier one with the same name.
 func (r *records) write(name string, text []byte) error {
 	if err := r.put(filepath.Join(r.dir, name), text); err != nil {
 		return err
@@ -131,7 +130,7 @@ func (r *records) write(name string, text []byte) error {
 	return nil
 }
 
-// read reads a record, which is a use of it.
+// read reads a record, and counts as a use of it.
 func (r *records) read(name string) ([]byte, error) {
 	path := filepath.Join(r.dir, name)
 	text, err := os.ReadFile(path)
@@ -140,7 +139,7 @@ func (r *records) read(name string) ([]byte, error) {
 	e := r.all[name]
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		r.forget(name) // somebody removed it by hand
+		r.forget(name) // someone removed the file by hand
 	case err == nil && e != nil:
 		r.use(name, e)
 	}
@@ -155,15 +154,15 @@ func (r *records) remove(name string) error {
 	return os.Remove(filepath.Join(r.dir, name))
 }
 
-// of reports whether there is a record of the same repository.
+// of reports whether there is any record of the same repository, apart from the marker.
 func (r *records) of(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.repository[name[:half]] > 0
 }
 
-// evict removes records until a tenth of the bounds is free, once one of them is passed, but
-// never the one that was just written. The caller holds the lock.
+// evict removes records once a bound is exceeded, until a tenth of each bound is free. It never
+// removes the record named but, which was just written. The caller holds the lock.
 func (r *records) evict(but string) {
 	if len(r.all) <= r.most && r.bytes <= r.mostBytes {
 		return

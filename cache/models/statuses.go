@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// Models lists the models that were requested since the start and are whole, being fetched, or among
-// the last that failed.
+// Models lists the models requested since the start that are whole, being fetched, or among the
+// last that failed.
 func (l *Library) Models() []cacheapi.Model {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -29,8 +29,8 @@ func (l *Library) Models() []cacheapi.Model {
 // mostFailed bounds the failed jobs that are kept, for their statuses.
 const mostFailed = 50
 
-// prune forgets the jobs whose models were evicted, and the oldest of those that failed: each
-// holds the list of a repository's files. The caller holds the lock.
+// prune removes jobs whose models were evicted, and the oldest failed ones, because each holds a
+// list of a repository's files. The caller holds the lock.
 func (l *Library) prune() {
 	var failed []string
 	for name, j := range l.jobs {
@@ -47,11 +47,11 @@ func (l *Library) prune() {
 	}
 }
 
-// Held lists the names of the models that are whole on this node, whoever asked for them.
+// Held lists the names of all models that are whole on this node.
 func (l *Library) Held() []string {
 	held := []string{}
 	for _, view := range l.Cache.Store().Views() {
-		// A view goes as a whole, and may just now.
+		// A view may be removed at this moment.
 		if name, err := os.ReadFile(filepath.Join(l.Cache.Store().Dir(), "views", view, named)); err == nil {
 			held = append(held, string(name))
 		}
@@ -60,11 +60,11 @@ func (l *Library) Held() []string {
 	return slices.Compact(held)
 }
 
-// View is the name of the job's view.
+// View returns the name of the job's view.
 func (j *Job) View() string { return j.view.Name }
 
-// Here reports whether a model is whole on this node, at the revision that its origin
-// names now, and the name of its view.
+// Here reports whether a model is whole on this node, at the revision that its origin names now,
+// and returns the name of its view.
 func (l *Library) Here(ctx context.Context, name string) (view string, ok bool) {
 	ref, err := blob.ParseRef(name)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package oci speaks the read half of the protocol of registries to unchanged clients:
-// docker pulls 127.0.0.1:<port>/<host>/<repository>, and gets what <host> has under
-// <repository>. Manifests and blobs come through the node's cache.
+// Package oci implements the pull part of the registry protocol for unmodified clients: docker
+// pulls 127.0.0.1:<port>/<host>/<repository> and gets <repository> from <host>. Manifests and blobs
+// come through the node's cache.
 // https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 package oci
 
@@ -21,25 +21,25 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Face is the handler.
+// Face is the HTTP handler.
 type Face struct {
 	Library *models.Library
-	// Token is what a registry is asked with for a task of a namespace of Nomad, "" for who
-	// has none.
+	// Token returns the registry credentials for tasks of a Nomad namespace, "" for a client
+	// without one.
 	Token   func(namespace string) string
 	Tickets *Tickets
 	Log     *slog.Logger
 }
 
-// ask is a request, read.
+// ask is a parsed request.
 type ask struct {
-	name string // of the repository, with its host
+	name string // repository, with its host
 	kind string // "manifests" or "blobs"
 	what string // a tag or digest
 }
 
-// read reads a path. Hosts with a port have two underscores in the place of the colon,
-// which cannot be part of an image's name.
+// read parses a path. In a host with a port, two underscores replace the colon, which an image's
+// name cannot contain there.
 func read(at string) (a ask, ok bool) {
 	words := strings.Split(strings.TrimPrefix(at, "/v2/"), "/")
 	n := len(words)
@@ -53,13 +53,13 @@ func read(at string) (a ask, ok bool) {
 	return ask{strings.Join(words[:n-2], "/"), words[n-2], words[n-1]}, true
 }
 
-// Path is where an image or repository of a registry is found below a face.
+// Path returns the path of an image or repository below a face.
 func Path(name string) string {
 	host, rest, _ := strings.Cut(name, "/")
 	return strings.Replace(host, ":", "__", 1) + "/" + rest
 }
 
-// ServeHTTP answers.
+// ServeHTTP serves a request.
 func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	if path.Clean(r.URL.Path) == TokenPath {
@@ -136,7 +136,7 @@ func (f *Face) challenge(w http.ResponseWriter, r *http.Request, name, why strin
 	fail(w, r, http.StatusUnauthorized, "UNAUTHORIZED", why)
 }
 
-// retryAfter is what a client is asked to wait where nothing better is known.
+// retryAfter is how long a client is asked to wait if the origin does not say.
 const retryAfter = 5 * time.Second
 
 func (f *Face) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool, err error) {

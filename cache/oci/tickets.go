@@ -17,39 +17,39 @@ import (
 // TokenPath is where clients sign in.
 const TokenPath = "/token"
 
-// User is the name with which a ticket signs in.
+// User is the user name for signing in with a ticket.
 const User = "aliquot"
 
 const (
-	// tokenFor is how long a sign-in holds, ticketFor how long a ticket of the node's driver
-	// opens one: as long as the pull of an image may take.
+	// tokenFor is how long a sign-in is valid, and ticketFor how long a ticket of the node's driver
+	// can be used to sign in: as long as an image pull may take.
 	tokenFor  = time.Hour
 	ticketFor = 2 * time.Hour
 )
 
-// Tickets encrypts a client's identity into the tokens that the client sends, so that the cache
-// need not store it. Another process cannot decrypt them.
+// Tickets encrypts a client's identity into the token that the client sends, so that the cache need
+// not store it. Another process cannot decrypt it.
 type Tickets struct{ seal cipher.AEAD }
 
-// asker is who a client is: with credentials for a registry, or as a task of a namespace of
-// Nomad for one repository. The zero value is a client without an identity.
+// asker identifies a client: by credentials for a registry, or as a task of a Nomad namespace for
+// one repository. The zero value is an anonymous client.
 type asker struct {
 	token, namespace, name string
 }
 
-// sealed is an asker in a token.
+// sealed is the content of a token.
 type sealed struct {
 	Token, Namespace, Name string
 	Until                  time.Time
 }
 
-// NewTickets makes a key.
+// NewTickets returns Tickets with a new random key.
 func NewTickets() *Tickets {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		panic(err) // a key of 32 bytes is one
+		panic(err) // unreachable: 32 bytes are a valid key
 	}
 	seal, err := cipher.NewGCMWithRandomNonce(block)
 	if err != nil {
@@ -58,7 +58,7 @@ func NewTickets() *Tickets {
 	return &Tickets{seal}
 }
 
-// Issue makes the password of a task of a namespace for one repository.
+// Issue returns the password of a task of a namespace for one repository.
 func (t *Tickets) Issue(namespace, name string) string {
 	return t.close(asker{namespace: namespace, name: name}, ticketFor)
 }
@@ -86,7 +86,7 @@ func (t *Tickets) open(text string) (asker, error) {
 	return asker{s.Token, s.Namespace, s.Name}, nil
 }
 
-// basic is the asker of a name and password.
+// basic returns the asker for a user name and password.
 func (t *Tickets) basic(r *http.Request) (asker, error) {
 	user, password, ok := r.BasicAuth()
 	switch {
@@ -98,7 +98,7 @@ func (t *Tickets) basic(r *http.Request) (asker, error) {
 	return asker{token: cacheapi.Login(user, password)}, nil
 }
 
-// bearer is the asker of a request, and whether it signed in.
+// bearer returns the asker of a request, and whether it has signed in.
 func (t *Tickets) bearer(r *http.Request) (who asker, signed bool, err error) {
 	header := r.Header.Get("Authorization")
 	if token, ok := strings.CutPrefix(header, "Bearer "); ok {
@@ -109,8 +109,8 @@ func (t *Tickets) bearer(r *http.Request) (who asker, signed bool, err error) {
 	return who, header != "" && err == nil, err
 }
 
-// serve answers a client that signs in. The registry judges what it says, when it asks for
-// something.
+// serve signs a client in. It does not check registry credentials: the registry does, at the first
+// request.
 func (t *Tickets) serve(w http.ResponseWriter, r *http.Request) {
 	who, err := t.basic(r)
 	if err != nil {

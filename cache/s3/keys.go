@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// skew is how far the clocks of client and cache may be apart, as S3 has it.
+// skew is how much the clocks of client and cache may differ, the same as in S3.
 const skew = 15 * time.Minute
 
-// Keys are who may ask a face: a file of lines with an access key, its secret and a
-// namespace of Nomad, as which the bearer reads. It is read again when it changes.
+// Keys are the clients that may use a face. Each line of the file has an access key, its secret and
+// the Nomad namespace with whose rights the client reads. The file is read again when it changes.
 type Keys struct {
 	path string
 
 	mu   sync.Mutex
-	read time.Time // when the file was changed that was read last
+	read time.Time // modification time of the file when it was last read
 	all  map[string]key
 }
 
@@ -40,7 +40,7 @@ func ReadKeys(path string) (*Keys, error) {
 	return k, nil
 }
 
-// of returns the key of an ID, the zero one where there is none.
+// of returns the key with an ID, or the zero key if there is none.
 func (k *Keys) of(id string) (key, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -83,17 +83,17 @@ func denied(code, message string) error {
 	return &failure{http.StatusForbidden, code, message}
 }
 
-// signature is what a request says of how it was signed.
+// signature is the parsed signature of a request.
 type signature struct {
 	id, scope, day, region string
 	headers                []string
 	given                  string
 	at                     time.Time
-	expires                time.Duration // of a signed URL, 0 otherwise
+	expires                time.Duration // for a signed URL; 0 otherwise
 	hash                   string
 }
 
-// Verify checks a request's signature, version 4, and returns the namespace of its key.
+// Verify checks a request's version 4 signature and returns the namespace of its key.
 // https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-authenticating-requests.html
 func (k *Keys) Verify(r *http.Request, now time.Time) (namespace string, err error) {
 	s, err := parseSignature(r)
@@ -170,7 +170,7 @@ func parseSignature(r *http.Request) (s signature, err error) {
 	return s, nil
 }
 
-// canonical is the request in the form that is signed.
+// canonical returns the request in the canonical form that is signed.
 func (s signature) canonical(r *http.Request) string {
 	query := r.URL.Query()
 	query.Del("X-Amz-Signature")
@@ -198,7 +198,7 @@ func (s signature) canonical(r *http.Request) string {
 	return strings.Join(lines, "\n")
 }
 
-// escaped writes all but unreserved characters in hexadecimal digits.
+// escaped percent-encodes everything but unreserved characters. With slash, it keeps slashes too.
 func escaped(text string, slash bool) string {
 	var out strings.Builder
 	for i := range len(text) {

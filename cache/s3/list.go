@@ -15,10 +15,10 @@ import (
 	"aliquot.example/cache/origin"
 )
 
-// mostKeys is how many keys a page of a list has at most, as S3's own.
+// mostKeys is the maximum number of keys per page of a list, the same as in S3.
 const mostKeys = 1000
 
-// listParameters are those of both versions of the question, and those of signatures.
+// listParameters are the parameters of both versions of the list request, and those of signatures.
 var listParameters = []string{
 	"list-type", "prefix", "delimiter", "max-keys", "encoding-type", "continuation-token", "start-after", "marker",
 	"fetch-owner", "x-id",
@@ -26,7 +26,7 @@ var listParameters = []string{
 	"X-Amz-Security-Token",
 }
 
-// paging is which part of a list is asked for.
+// paging is the requested part of a list.
 type paging struct {
 	prefix, delimiter, after string
 	most                     int
@@ -42,7 +42,7 @@ type content struct {
 // prefixed is a folder in a list.
 type prefixed struct{ Prefix string }
 
-// result is the answer of both versions.
+// result is the response of both versions.
 type result struct {
 	XMLName               xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ ListBucketResult"`
 	Name, Prefix          string
@@ -60,7 +60,7 @@ type result struct {
 	CommonPrefixes        []prefixed
 }
 
-// list answers ListObjects and ListObjectsV2.
+// list serves ListObjects and ListObjectsV2.
 func (f *Face) list(w http.ResponseWriter, ctx context.Context, a ask) error {
 	p, err := pageOf(a.query)
 	if err != nil {
@@ -73,10 +73,10 @@ func (f *Face) list(w http.ResponseWriter, ctx context.Context, a ask) error {
 	return answer(w, p.result(a, keys))
 }
 
-// second reports whether a question is of ListObjectsV2.
+// second reports whether a request is ListObjectsV2.
 func second(q url.Values) bool { return q.Get("list-type") == "2" }
 
-// pageOf reads which part of a list is asked for.
+// pageOf parses the requested part of a list.
 func pageOf(q url.Values) (p paging, err error) {
 	p = paging{prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), after: q.Get("marker"), most: mostKeys}
 	if second(q) {
@@ -103,7 +103,8 @@ func pageOf(q url.Values) (p paging, err error) {
 	return p, nil
 }
 
-// result is the answer with a page of keys, and perhaps one more.
+// result returns the response for a page of keys. One key more than the page holds means that the
+// list continues.
 func (p paging) result(a ask, keys []origin.Key) result {
 	q, write := a.query, func(text string) string { return text }
 	out := result{Name: a.bucket, MaxKeys: p.most, EncodingType: q.Get("encoding-type")}
@@ -140,10 +141,10 @@ func (p paging) result(a ask, keys []origin.Key) result {
 	return out
 }
 
-// encoded writes a key for encoding-type=url, with its slashes as they are.
+// encoded escapes a key for encoding-type=url, except for its slashes.
 func encoded(key string) string { return strings.ReplaceAll(url.QueryEscape(key), "%2F", "/") }
 
-// page lists at most one key more than a page has.
+// page lists up to one key more than fits on a page.
 func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, err error) {
 	if p.most == 0 {
 		return nil, nil
@@ -178,8 +179,8 @@ func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, er
 	return f.remembered(a, p, token, keys, err)
 }
 
-// remembered keeps a page that S3 gave, and is the one kept last for this asker where S3
-// does not answer.
+// remembered stores a page from S3. If S3 does not answer, it returns the page last stored for this
+// token.
 func (f *Face) remembered(a ask, p paging, token string, keys []origin.Key, err error) ([]origin.Key, error) {
 	question := fmt.Sprintf("%q", []string{"s3 list", a.bucket, p.prefix, p.delimiter, p.after,
 		strconv.Itoa(p.most), token})
@@ -196,11 +197,11 @@ func (f *Face) remembered(a ask, p paging, token string, keys []origin.Key, err 
 	return keys, err
 }
 
-// passed reports whether a key lies before the page.
+// passed reports whether a key is before the page.
 func (p paging) passed(k origin.Key) bool { return p.after != "" && k.Name <= p.after }
 
-// from is the key behind which the origin lists: a folder that was listed lies behind all
-// that is in it.
+// from returns the key after which the origin starts to list. After a listed folder, it must skip
+// everything in the folder.
 func (p paging) from() string {
 	if p.delimiter != "" && strings.HasSuffix(p.after, "/") {
 		return p.after + "\U0010FFFF"
@@ -208,8 +209,8 @@ func (p paging) from() string {
 	return p.after
 }
 
-// hubKeys lists the files of one model. Which models there are the Hub alone knows, so
-// there is nothing above a revision.
+// hubKeys lists the files of one model. Only the Hub knows which models exist, so nothing is listed
+// above a revision.
 func (f *Face) hubKeys(ctx context.Context, a ask, p paging) ([]origin.Key, error) {
 	ref, inside, ok := hubKey(p.prefix)
 	if !ok {

@@ -1,6 +1,6 @@
-// Package s3 speaks the read half of S3 to unchanged clients, whose AWS_ENDPOINT_URL names
-// it. Buckets are those of the S3 origin, and one more shows models of the Hugging Face
-// Hub. Objects come through the node's cache.
+// Package s3 implements the read part of S3 for unmodified clients, whose AWS_ENDPOINT_URL points
+// to it. It serves the buckets of the S3 origins, and one with models of the Hugging Face Hub.
+// Objects come through the node's cache.
 package s3
 
 import (
@@ -24,33 +24,32 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// HubBucket is the bucket of models of the Hub: its keys are
-// <owner>/<name>/<revision>/<path>.
+// HubBucket is the bucket for models of the Hub. Its keys are <owner>/<name>/<revision>/<path>.
 const HubBucket = "huggingface"
 
-// Face is the handler.
+// Face is the HTTP handler.
 type Face struct {
 	Library *models.Library
-	// Origin are the servers whose buckets are shown, nil for none.
+	// Origin are the servers whose buckets are served; nil for none.
 	Origin *origin.S3Servers
-	// Domain is the name below which a bucket can be a host.
+	// Domain is the domain whose subdomains are buckets.
 	Domain string
-	// Keys are those that the face accepts, nil to accept every client.
+	// Keys are the keys that the face accepts; nil to accept every client.
 	Keys *Keys
 	// Token returns the token with which the cache asks the origin of a model, given by scheme and
-	// name, for tasks of a Nomad namespace, "" for a client that has none.
+	// name, for tasks of a Nomad namespace; "" for a client without one.
 	Token func(scheme, name, namespace string) string
 	Log   *slog.Logger
 }
 
-// ask is a request, read.
+// ask is a parsed request.
 type ask struct {
 	bucket, key string
 	namespace   string
 	query       url.Values
 }
 
-// read finds the bucket in the host name or in the path.
+// read takes the bucket from the host name or the path.
 func (f *Face) read(r *http.Request) ask {
 	a := ask{query: r.URL.Query()}
 	path := strings.TrimPrefix(r.URL.Path, "/")
@@ -66,7 +65,7 @@ func (f *Face) read(r *http.Request) ask {
 	return a
 }
 
-// ServeHTTP answers.
+// ServeHTTP serves a request.
 func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := f.serve(w, r); err != nil {
 		f.refuse(w, r, err)
@@ -109,7 +108,7 @@ func (f *Face) serve(w http.ResponseWriter, r *http.Request) error {
 	return f.list(w, r.Context(), a)
 }
 
-// bucket reports whether there is a bucket that this asker may list.
+// bucket returns an error unless the bucket exists and this client may list it.
 func (f *Face) bucket(ctx context.Context, a ask) error {
 	if a.bucket == HubBucket {
 		return nil
@@ -136,7 +135,7 @@ func (f *Face) buckets(w http.ResponseWriter) error {
 	}{Buckets: []bucket{{HubBucket, stamp(time.Unix(0, 0))}}})
 }
 
-// found is an object with its ETag and time of change for clients.
+// found is an object with the ETag and modification time for clients.
 type found struct {
 	target   fetch.Target
 	etag     string
@@ -161,7 +160,7 @@ func (f *Face) find(ctx context.Context, a ask) (found, error) {
 	return found{fetch.Target{Object: o.Object, Source: o.Source, Token: token}, o.ETag, o.Modified}, nil
 }
 
-// object answers GET and HEAD of an object.
+// object serves GET and HEAD of an object.
 func (f *Face) object(w http.ResponseWriter, r *http.Request, a ask) error {
 	for name := range a.query {
 		if slices.Contains(subresources, name) {
@@ -197,19 +196,19 @@ func (f *Face) object(w http.ResponseWriter, r *http.Request, a ask) error {
 	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, o.target, etag)
 }
 
-// overrides are headers of an answer that a request may choose.
+// overrides are the response headers that a request may set.
 var overrides = map[string]string{
 	"response-content-type": "Content-Type", "response-content-disposition": "Content-Disposition",
 	"response-content-encoding": "Content-Encoding", "response-cache-control": "Cache-Control",
 }
 
-// subresources are questions about an object for something else than its bytes.
+// subresources are parameters that request something other than the bytes of an object.
 var subresources = []string{
 	"acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId", "uploads", "partNumber",
 	"versionId",
 }
 
-// failure is a refusal in the words of S3.
+// failure is an error as S3 reports it.
 type failure struct {
 	status        int
 	code, message string
@@ -217,7 +216,7 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
-// unknown refuses a parameter.
+// unknown returns the error for an unsupported parameter.
 func unknown(name string) error {
 	return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " +
 		strconv.Quote(name) + "."}
@@ -226,11 +225,11 @@ func unknown(name string) error {
 var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket",
 	"There is no such bucket; the cache's configuration has no s3 block."}
 
-// retryAfter is what a client is asked to wait where nothing better is known.
+// retryAfter is how long a client is asked to wait if the origin does not say.
 const retryAfter = 5 * time.Second
 
-// refuse answers an error. If the origin does not answer or is busy, the answer is 503 SlowDown,
-// which clients of S3 retry.
+// refuse sends an error. If the origin does not answer or is busy, the answer is 503 SlowDown,
+// which S3 clients retry.
 func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var said *failure
 	var later *origin.Later
@@ -279,11 +278,10 @@ func answer(w http.ResponseWriter, body any) error {
 	return nil
 }
 
-// stamp writes a time as S3 does.
+// stamp formats a time as S3 does.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// hubKey splits a key of the Hub's bucket into a model and what lies in it. Revisions with
-// a slash have no key.
+// hubKey splits a key of HubBucket into a model and a path. A revision with a slash has no key.
 func hubKey(key string) (ref blob.Ref, path string, ok bool) {
 	words := strings.SplitN(key, "/", 4)
 	if len(words) < 4 {
@@ -293,8 +291,8 @@ func hubKey(key string) (ref blob.Ref, path string, ok bool) {
 	return ref, words[3], err == nil
 }
 
-// hubObject finds a file of a model of the Hub. Its ETag looks like that of an upload in
-// parts: clients take 32 digits for an MD5, and others warn about 64.
+// hubObject finds a file of a model of the Hub. Its ETag looks like that of a multipart upload:
+// clients would take 32 hex digits for an MD5, and some warn about 64.
 func (f *Face) hubObject(ctx context.Context, a ask) (found, error) {
 	ref, path, ok := hubKey(a.key)
 	if !ok {
