@@ -8,22 +8,21 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// batch is what a replica does whose engine batches. It reads the prompts that it was sent
-// one after the other, which holds up the steps of all answers, and steps while it has
-// none to read: an answer gets a token at each step. Times are those of a learned.Curve.
+// batch is the state of a replica whose engine batches. It reads its prompts one after the other.
+// While it has no prompt to read, it makes decoding steps: each response gets one token per step.
+// Reading therefore delays all responses. The times are those of a learned.Curve.
 type batch struct {
 	curve learned.Curve
-	at    time.Duration // up to which it is computed
-	// reading is the requests whose prompts are not read yet, left the seconds that the
-	// first of them still takes.
+	at    time.Duration // time up to which the state is computed
+	// reading is the requests with unread prompts. left is the remaining seconds for the first of
+	// them.
 	reading []*call
 	left    float64
-	writing calls   // the next to end first
+	writing calls   // decoding requests, the next to end first
 	steps   float64 // since the start
-	kv      float64 // tokens in the cache, of the answers that are written
+	kv      float64 // tokens in the cache, of the decoding requests
 	held    float64 // tokens that all requests will have in the cache at their end
-	// version changes with every change, so that an event that was planned before is
-	// known for it.
+	// version changes with every change, so that an outdated event can be recognized.
 	version int
 }
 
@@ -31,10 +30,10 @@ type batch struct {
 type call struct {
 	index          int // in the trace
 	prompt, output float64
-	end            float64 // the step of its last token
+	end            float64 // number of the step of its last token
 }
 
-// calls is a heap.
+// calls is a heap, ordered by end.
 type calls []*call
 
 func (c calls) Len() int           { return len(c) }
@@ -48,7 +47,7 @@ func (c *calls) Pop() any {
 	return last
 }
 
-// work is the seconds of reading that are left.
+// work returns the remaining seconds of reading.
 func (b *batch) work() float64 {
 	seconds := 0.0
 	for i, c := range b.reading {
@@ -61,7 +60,7 @@ func (b *batch) work() float64 {
 	return seconds
 }
 
-// takes says whether a request fits: an empty replica takes any.
+// takes reports whether a request fits. An empty replica takes any request.
 func (b *batch) takes(q Request) bool {
 	n := len(b.reading) + len(b.writing)
 	if n == 0 {
@@ -74,7 +73,7 @@ func (b *batch) takes(q Request) bool {
 	return float64(n) < slots && (b.curve.KV == 0 || b.held+float64(q.InputTokens+q.OutputTokens) <= b.curve.KV)
 }
 
-// defaultBatch is the most requests that engines serve at once by default.
+// defaultBatch is the default maximum of concurrent requests of engines.
 const defaultBatch = 256
 
 func (b *batch) add(now time.Duration, index int, q Request) {
@@ -87,7 +86,7 @@ func (b *batch) add(now time.Duration, index int, q Request) {
 	b.version++
 }
 
-// advance computes up to a time at which nothing begins or ends, or something does.
+// advance computes the state at now. Nothing may begin or end before now.
 func (b *batch) advance(now time.Duration) {
 	seconds := (now - b.at).Seconds()
 	b.at = now
@@ -101,8 +100,8 @@ func (b *batch) advance(now time.Duration) {
 	}
 }
 
-// stepsIn is how many steps are made in so many seconds: m of them take
-// m (A + B n + C kv) + C n m²/2, since the cache grows by n tokens with each.
+// stepsIn returns the number of steps in a number of seconds. m steps take m (A + B n + C kv) + C n
+// m²/2 seconds, because each step adds n tokens to the cache.
 func (b *batch) stepsIn(seconds float64) float64 {
 	first := b.curve.Stepping(float64(len(b.writing)), b.kv)
 	half := b.curve.C * float64(len(b.writing)) / 2
@@ -112,7 +111,7 @@ func (b *batch) stepsIn(seconds float64) float64 {
 	return (math.Sqrt(first*first+4*half*seconds) - first) / (2 * half)
 }
 
-// next is when the present reading or the first of the answers ends.
+// next returns when the current reading or the first response ends.
 func (b *batch) next() (at time.Duration, busy bool) {
 	var seconds float64
 	switch {
@@ -125,12 +124,11 @@ func (b *batch) next() (at time.Duration, busy bool) {
 	default:
 		return 0, false
 	}
-	// Rounded up, so that it has ended then.
+	// Round up, so that it has ended at that time.
 	return b.at + lasting(math.Ceil(max(0, seconds)*1e9)), true
 }
 
-// turn ends what has ended at the present time: the reading of one prompt, which began
-// an answer, and answers.
+// turn ends what is due: the reading of one prompt, whose request then decodes, and responses.
 func (b *batch) turn() (began *call, ended []*call) {
 	b.version++
 	if len(b.reading) > 0 && b.left < 1e-8 {
@@ -155,7 +153,7 @@ func (b *batch) turn() (began *call, ended []*call) {
 	return began, ended
 }
 
-// use is the part of the cache that is in use, 0 where its size is unknown.
+// use returns the part of the cache in use, 0 if its size is unknown.
 func (b *batch) use() float64 {
 	if b.curve.KV == 0 {
 		return 0
@@ -168,16 +166,16 @@ func (b *batch) use() float64 {
 }
 
 const (
-	// readAhead is the seconds of prompts to read from which a replica is sent no more:
-	// requests wait where they may still go elsewhere.
+	// readAhead is the reading backlog in seconds from which a replica gets no more requests, so
+	// that they can still go to another one.
 	readAhead = 0.25
-	// passed is how many waiting requests are looked at for one that fits.
+	// passed is how many waiting requests are tried to find one that fits.
 	passed = 32
 )
 
-// sends gives waiting requests to replicas that batch, as the gateway does that counts in
-// tokens: the oldest first, each where it costs the fewest seconds, its own and those by which
-// it holds up the answers that are there. Where it fits nowhere the next is looked at.
+// sends gives waiting requests to replicas that batch, like a gateway that counts in tokens. It
+// starts with the oldest request and gives each to the replica with the lowest cost. If a request
+// fits nowhere, it tries the next.
 func (e *engine) sends() {
 	for at := 0; at < len(e.queue) && at < passed; {
 		i := e.queue[at]
@@ -211,8 +209,8 @@ func (e *engine) cheapest(q Request) (best *replica) {
 	return best
 }
 
-// cost of a request in seconds where so many are left to read: its own until its last
-// token, and half of those by which it holds up the others.
+// cost returns the cost of a request in seconds, if reading begins after wait: the time until its
+// last token, and half of the delay that it causes to the other requests.
 func (b *batch) cost(wait float64, q Request) float64 {
 	reading := b.curve.Reading(float64(q.InputTokens))
 	n := float64(len(b.reading) + len(b.writing))
@@ -221,18 +219,18 @@ func (b *batch) cost(wait float64, q Request) float64 {
 	return wait + reading + output*with + others/2
 }
 
-// plan books the next event of a replica.
+// plan schedules the next event of a replica.
 func (e *engine) plan(r *replica) {
 	if at, busy := r.batch.next(); busy {
 		e.push(event{at: at, kind: eventTurn, replica: r, version: r.batch.version})
 	}
 }
 
-// turned is the event that a replica ended something.
+// turned handles the event of a reading or a response that ends.
 func (e *engine) turned(ev event) {
 	b := ev.replica.batch
 	if ev.version != b.version {
-		return // something came in between, and another event was planned
+		return // outdated: a later change scheduled another event
 	}
 	b.advance(e.now)
 	began, ended := b.turn()

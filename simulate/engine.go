@@ -1,7 +1,6 @@
-// Package simulate replays a trace of requests against a scaling policy in
-// simulated time: one queue, replicas that start slowly and serve a fixed number
-// of requests at once, or batch them as engines of language models do, and a scaler
-// that is asked for counts at its interval.
+// Package simulate replays a trace of requests against a scaling policy in simulated time. There is
+// one queue. Replicas start slowly and serve a fixed number of concurrent requests, or batch them
+// like engines of language models. A scaler decides the counts at its interval.
 package simulate
 
 import (
@@ -11,42 +10,42 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Step is the length of one sample of demand.
+// Step is the interval between two samples of demand.
 const Step = time.Second
 
 // Class is one kind of replica.
 type Class struct {
 	Name string
-	// Slots is how many requests a replica serves at once.
+	// Slots is the number of concurrent requests of a replica.
 	Slots int
 	// Speed divides a request's service time.
 	Speed float64
-	// Cost of one replica for one hour, in any unit.
+	// Cost is the cost of one replica per hour, in any unit.
 	Cost float64
-	// ColdStart is from the decision to start a replica until it serves.
+	// ColdStart is the time from the decision to start a replica until it serves.
 	ColdStart time.Duration
-	// Initial replicas are ready at the start of the trace.
+	// Initial is the number of replicas that are ready at the start of the trace.
 	Initial int
-	// Curve is how long an engine that batches takes; nil where a replica has Slots. All
-	// classes have one, or none.
+	// Curve is the timing of an engine that batches, nil for replicas with Slots. Either all
+	// classes have a curve or none has.
 	Curve *learned.Curve
 }
 
 // Scaler decides the desired replicas by class.
 type Scaler interface {
-	// Interval between two decisions.
+	// Interval is the time between two decisions.
 	Interval() time.Duration
 	Decide(Observation) []int
 }
 
-// Config is what a replay runs on.
+// Config is the environment of a replay.
 type Config struct {
 	Classes []Class
-	// Deployments makes every change of counts a Nomad deployment: further
-	// changes wait until all replicas have been ready for MinHealthy.
+	// Deployments makes every change of counts a Nomad deployment: further changes wait until all
+	// replicas have been ready for MinHealthy.
 	Deployments bool
 	MinHealthy  time.Duration
-	// Objective is what Observation.Met counts by.
+	// Objective determines Observation.Met and Missed.
 	Objective Objective
 }
 
@@ -58,20 +57,20 @@ type Sample struct {
 	Desired, Ready []int
 }
 
-// Result of one replay.
+// Result is the result of one replay.
 type Result struct {
-	// Waits holds, for each request of the trace in order, the time from arrival
-	// to the start of service.
+	// Waits holds the time from arrival to the start of service, for each request in the order of
+	// the trace.
 	Waits []time.Duration
-	// Firsts and Ends are when the first token and the last one came, of engines that
-	// batch; 0 where it did not.
+	// Firsts and Ends are the times of the first and the last token, for engines that batch. They
+	// are 0 if the token never came.
 	Firsts, Ends []time.Duration
-	// ReplicaTime by class, from the decision to start until stopped.
+	// ReplicaTime is the time from the decision to start until the stop, summed by class.
 	ReplicaTime []time.Duration
 	Timeline    []Sample
-	// Reversals counts how often the total turned from growing to shrinking or back.
+	// Reversals counts how often the total changed from growing to shrinking or back.
 	Reversals int
-	// Length is from the first arrival's clock to the last completion.
+	// Length is the time from the start of the trace to the end of the replay.
 	Length time.Duration
 }
 
@@ -82,7 +81,7 @@ type replica struct {
 	ready    bool
 	stopping bool
 	busy     int
-	batch    *batch // nil where it has slots
+	batch    *batch // nil for a replica with slots
 }
 
 type eventKind int
@@ -130,14 +129,14 @@ type engine struct {
 	order    int
 	replicas []*replica // oldest first
 	queue    []int      // indices of waiting requests, oldest first
-	next     int        // next arrival
+	next     int        // index of the next arrival
 	active   int
-	started  int // replicas
-	// arrived, met and missed are of the current Step, and so on of the past ones.
+	started  int // replicas started so far
+	// arrived, met and missed belong to the current Step; the slices hold those of past Steps.
 	arrived, met, missed             float64
 	arrivedSeries, metSeries, misses []float64
-	// area is the integral of queued plus active over the current Step, areas that of
-	// active by class.
+	// area is the integral of queued plus active requests over the current Step, and areas that of
+	// the active requests by class.
 	area      float64
 	areas     []float64
 	served    [][]float64
@@ -149,9 +148,9 @@ type engine struct {
 	result    Result
 }
 
-// Run replays the trace until every request was served. A request that can never
-// be served, because the scaler keeps no replica, ends the replay one day after
-// the last arrival; its wait is then what it had waited.
+// Run replays the trace until every request is served, but at most until one day after the last
+// arrival, because the scaler may keep no replica. The wait of a request that is still queued then
+// is the time that it has waited.
 func Run(cfg Config, trace []Request, scaler Scaler) Result {
 	e := &engine{cfg: cfg, trace: trace, scaler: scaler, desired: make([]int, len(cfg.Classes))}
 	e.areas, e.served = make([]float64, len(cfg.Classes)), make([][]float64, len(cfg.Classes))
@@ -242,8 +241,8 @@ func (e *engine) step() {
 	}
 }
 
-// dispatch starts waiting requests, oldest first, on the fastest free slot; among
-// equals on the oldest replica, so that the newest fall idle first.
+// dispatch gives waiting requests, oldest first, to the fastest free slot. Among slots of equal
+// speed it prefers the oldest replica, so that the newest become idle first.
 func (e *engine) dispatch() {
 	if e.cfg.Classes[0].Curve != nil {
 		e.sends()
@@ -271,10 +270,10 @@ func (e *engine) dispatch() {
 	}
 }
 
-// never is longer than any replay: a trace has 1e8 s at most, and a day follows it.
+// never is longer than any replay: a trace has at most 1e8 s, and the replay ends one day later.
 const never = 1e9 * time.Second
 
-// lasting is a time of so many nanoseconds, at most never, so that no clock overflows.
+// lasting converts nanoseconds to a duration, at most never, so that times do not overflow.
 func lasting(nanoseconds float64) time.Duration {
 	return time.Duration(min(nanoseconds, float64(never)))
 }
@@ -286,7 +285,7 @@ func (e *engine) begin(i int, r *replica) {
 	e.active++
 }
 
-// ended takes a request from a replica that batches.
+// ended removes a finished request from a replica that batches.
 func (e *engine) ended(i int, r *replica) {
 	r.busy--
 	e.active--
@@ -344,8 +343,8 @@ func (e *engine) resize(c, want int) {
 	}
 }
 
-// stopOne stops the newest replica, those still starting first; a busy one
-// finishes what it has.
+// stopOne stops the newest replica, preferring one that is still starting. A busy replica finishes
+// its requests first.
 func (e *engine) stopOne(c int) {
 	var victim *replica
 	for _, r := range e.replicas {

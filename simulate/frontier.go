@@ -8,18 +8,16 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// Point is what one objective costs.
+// Point is the cost and attainment of one objective.
 type Point struct {
 	Name string
-	// Stretch is by how much its times are longer than those of the objective that all
-	// points are about.
+	// Stretch is the ratio of its limits to those of the base objective.
 	Stretch float64
 	// Attained is the part of the requests that were within it, 0 to 1.
 	Attained, Cost float64
 }
 
-// PlotFrontier draws what objectives cost and how much of them is attained. Format is
-// "svg" or "png".
+// PlotFrontier draws the cost and the attainment of objectives. format is "svg" or "png".
 func PlotFrontier(w io.Writer, format, title string, points []Point) error {
 	cost, err := curve("cost", "cost of the trace", points, func(p Point) float64 { return p.Cost })
 	if err != nil {

@@ -2,22 +2,22 @@ package simulate
 
 import "time"
 
-// Objective is what is promised of an answer; 0 promises nothing.
+// Objective is the latency that is promised. A limit of 0 means no promise.
 type Objective struct {
-	TTFT time.Duration // from the arrival to the first token
-	TPOT time.Duration // from the first token to the last, for each token after the first
-	E2E  time.Duration // from the arrival to the last token
+	TTFT time.Duration // from arrival to the first token
+	TPOT time.Duration // mean time per token after the first
+	E2E  time.Duration // from arrival to the last token
 }
 
-// met says whether a request with these times of its first and last token was served as
-// promised.
+// met reports whether a request with the given times of its first and last token was within the
+// objective.
 func (o Objective) met(q Request, first, end time.Duration) bool {
 	within := func(took, limit time.Duration) bool { return limit <= 0 || took <= limit }
 	each := (end - first) / time.Duration(max(1, q.OutputTokens-1))
 	return within(first-q.At, o.TTFT) && within(each, o.TPOT) && within(end-q.At, o.E2E)
 }
 
-// Attained is the part of the requests that were served as promised, 0 to 1.
+// Attained returns the part of all requests that were within the objective, 0 to 1.
 func (r Result) Attained(trace []Request, o Objective) float64 {
 	met := 0
 	for i, q := range trace {

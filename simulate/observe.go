@@ -2,38 +2,38 @@ package simulate
 
 import "time"
 
-// Observation is what a scaler is shown.
+// Observation is the input of a scaler.
 type Observation struct {
-	// Now counts from the start of the trace.
+	// Now is the time since the start of the trace.
 	Now time.Duration
-	// Demand is the mean number of requests queued and active in each past Step,
-	// oldest first, from the start of the trace.
+	// Demand is the mean number of queued and active requests in each past Step, oldest first, from
+	// the start of the trace.
 	Demand []float64
 	// Active is the part of Demand that replicas worked on, by class and past Step.
 	Active [][]float64
-	// Level is the number queued and active at this moment.
+	// Level is the present number of queued and active requests.
 	Level int
-	// Ready and Desired replicas by class.
+	// Ready and Desired are the replicas by class.
 	Ready, Desired []int
 
-	// What follows is known of engines that batch.
+	// The fields below are only meaningful for engines that batch.
 
-	// Arrived is the tokens of the requests that arrived in each past Step, of prompt and
-	// answer, Met and Missed how many that ended were within Config.Objective and not.
+	// Arrived is the tokens of the requests that arrived in each past Step, prompts and responses.
+	// Met and Missed are the requests that ended within Config.Objective, and outside it.
 	Arrived, Met, Missed []float64
-	// Queued is the requests that wait, QueuedTokens their tokens.
+	// Queued is the number of waiting requests, and QueuedTokens their tokens.
 	Queued       int
 	QueuedTokens float64
-	// Engines is the state of each ready replica.
+	// Engines is the state of each ready replica, for engines that batch.
 	Engines []Engine
 }
 
 // Engine is the state of one replica that batches.
 type Engine struct {
-	// ID stays the same for as long as the replica runs.
+	// ID stays the same as long as the replica runs.
 	ID, Class int
-	// Cache is the part of its cache in use, 0 to 1, and Waiting the requests whose
-	// prompts wait to be read.
+	// Cache is the part of the cache in use, 0 to 1. Waiting is the number of requests with unread
+	// prompts.
 	Cache   float64
 	Waiting int
 }

@@ -14,9 +14,9 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// Plot draws three panels over time: demand and queue against the slots that are
-// ready, replicas by class, and the wait of each request. The panels share one time axis,
-// and each has its legend above it, so that nothing covers a line. Format is "svg" or "png".
+// Plot draws three panels over time: demand against the slots of ready replicas, replicas by class,
+// and the wait of each request. The panels share one time axis. Each legend is above its panel, so
+// that it covers no line. format is "svg" or "png".
 func Plot(w io.Writer, format, title string, r Result, trace []Request, classes []Class) error {
 	panels, err := panels(r, trace, classes)
 	if err != nil {
@@ -25,7 +25,7 @@ func Plot(w io.Writer, format, title string, r Result, trace []Request, classes 
 	return write(w, format, title, panels, 24*vg.Centimeter, 20*vg.Centimeter)
 }
 
-// write draws panels below each other.
+// write draws panels one below the other.
 func write(w io.Writer, format, title string, panels []panel, width, height vg.Length) error {
 	var canvas vg.CanvasWriterTo
 	switch format {
@@ -41,7 +41,7 @@ func write(w io.Writer, format, title string, panels []panel, width, height vg.L
 	return err
 }
 
-// panel is one plot and the legend that is drawn above it.
+// panel is one plot and the legend above it.
 type panel struct {
 	*plot.Plot
 	legend []entry
@@ -76,7 +76,7 @@ func drawPanels(c draw.Canvas, title string, panels []panel) {
 	}
 }
 
-// drawLegend writes the entries side by side into c, from the left, as many as fit.
+// drawLegend draws as many entries as fit into c, side by side from the left.
 func drawLegend(c draw.Canvas, of []entry) {
 	for _, e := range of {
 		l := plot.NewLegend()
@@ -91,7 +91,7 @@ func drawLegend(c draw.Canvas, of []entry) {
 	}
 }
 
-// palette is readable on white and for most kinds of colour blindness.
+// palette is readable on white and with most kinds of color blindness.
 var palette = []color.Color{
 	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0xd5, 0x5e, 0x00, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff},
 	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0xe6, 0x9f, 0x00, 0xff}, color.RGBA{0x56, 0xb4, 0xe9, 0xff},
@@ -123,7 +123,7 @@ func panels(r Result, trace []Request, classes []Class) ([]panel, error) {
 	return all, nil
 }
 
-// waits is a point per request.
+// waits returns a panel with one point per request.
 func waits(r Result, trace []Request) (panel, error) {
 	p := newPanel("seconds")
 	points := make(plotter.XYs, len(trace))
@@ -148,8 +148,8 @@ func newPanel(y string) panel {
 	return panel{Plot: p}
 }
 
-// shareTime gives all panels the time axis of the one that reaches furthest, and the axes
-// room for at least one unit, so that a flat line at zero lies on the axis.
+// shareTime gives all panels the longest time axis. It makes each y axis at least one unit high, so
+// that a flat line at zero lies on the x axis.
 func shareTime(panels []panel) {
 	var end float64
 	for _, p := range panels {
@@ -162,7 +162,7 @@ func shareTime(panels []panel) {
 	panels[len(panels)-1].X.Label.Text = "minutes since the start of the trace"
 }
 
-// ticks are those of the library, with labels as short as their values allow: 0, 0.5, 12.
+// ticks returns the library's ticks with the shortest labels for their values: 0, 0.5, 12.
 func ticks(lo, hi float64) []plot.Tick {
 	of := plot.DefaultTicks{}.Ticks(lo, hi)
 	for i := range of {
@@ -179,7 +179,7 @@ type series struct {
 	value func(Sample) float64
 }
 
-// lines is a panel with one stepped line for each series.
+// lines returns a panel with one stepped line per series.
 func lines(y string, of []series, timeline []Sample) (panel, error) {
 	p := newPanel(y)
 	for _, s := range of {

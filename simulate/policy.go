@@ -7,27 +7,27 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// PolicyScaler is Aliquot's policy as the autoscaler runs it: every class is
-// evaluated alone, with the count that is set and the demand of QueryWindow. Where
-// the Classes have speeds, it is the load in slots of the fastest class.
+// PolicyScaler runs Aliquot's policy like the autoscaler: it evaluates every class separately, with
+// the count that is set and the demand of QueryWindow. If the Classes have speeds, the demand is
+// the load in slots of the fastest class.
 type PolicyScaler struct {
 	Policy  scale.Policy
 	Classes []scale.Class
-	// Min by class, the lower limit of each class's scaling block; nil for none.
+	// Min is the lower limit of each class's scaling block, nil for none.
 	Min []int
 	// QueryWindow is how much history a query returns.
 	QueryWindow time.Duration
 	Every       time.Duration
-	// Objective is what the counts follow where engines batch, nil for demand; Curves are
-	// how long the engines take, by class, as the gateways have learned it.
+	// Objective is what the counts follow if engines batch, nil to follow demand. Curves are the
+	// timings of the engines by class, as the gateways learned them.
 	Objective *scale.Objective
 	Curves    []learned.Curve
 }
 
-// Interval is Every.
+// Interval returns Every.
 func (s *PolicyScaler) Interval() time.Duration { return s.Every }
 
-// Decide asks the policy for each class.
+// Decide evaluates the policy for each class.
 func (s *PolicyScaler) Decide(o Observation) []int {
 	e := scale.Evaluation{Series: s.load(o), SpeedsFor: scale.Always}
 	counts := append([]int(nil), o.Desired...)
@@ -48,7 +48,7 @@ func (s *PolicyScaler) Decide(o Observation) []int {
 	return counts
 }
 
-// load is what a query answers: with classes of one speed the demand itself.
+// load returns the result of a query. If all classes have the same speed, it is the demand.
 func (s *PolicyScaler) load(o Observation) []float64 {
 	from := max(0, len(o.Demand)-int(s.QueryWindow/Step))
 	out := make([]float64, len(o.Demand)-from)
@@ -62,7 +62,7 @@ func (s *PolicyScaler) load(o Observation) []float64 {
 	return out
 }
 
-// serving is the classes with what they serve within the objective.
+// serving returns the classes with what they serve within the objective.
 func (s *PolicyScaler) serving() []scale.Class {
 	out := append([]scale.Class(nil), s.Classes...)
 	o := learned.Objective{TTFT: s.Objective.TTFT.Seconds(), TPOT: s.Objective.TPOT.Seconds(),
@@ -74,7 +74,7 @@ func (s *PolicyScaler) serving() []scale.Class {
 	return out
 }
 
-// traffic is what the gateways saw, in mean requests.
+// traffic returns what the gateways observed, in mean requests.
 func (s *PolicyScaler) traffic(o Observation) *scale.Traffic {
 	from := max(0, len(o.Demand)-int(s.QueryWindow/Step))
 	tokens := s.Curves[0].Prompt + s.Curves[0].Output

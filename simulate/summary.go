@@ -5,21 +5,20 @@ import (
 	"time"
 )
 
-// Summary is what one compares policies by.
+// Summary holds the figures to compare policies by.
 type Summary struct {
 	Requests int
-	// Mean and the percentiles of the wait from arrival to the start of service.
+	// Mean, P50, P95, P99 and Max are statistics of the wait from arrival to the start of service.
 	Mean, P50, P95, P99, Max time.Duration
-	// Over1 and Over10 are the parts of the requests that waited longer than so
-	// many seconds, 0 to 1.
+	// Over1 and Over10 are the parts of the requests that waited longer than 1 s and 10 s, 0 to 1.
 	Over1, Over10 float64
-	// ReplicaHours by class, and their sum times cost.
+	// ReplicaHours is the replica-hours by class, and Cost their cost.
 	ReplicaHours []float64
 	Cost         float64
 	Reversals    int
 }
 
-// Summarize reduces a result on the classes that it was made with.
+// Summarize summarizes a result. classes must be those of the replay.
 func Summarize(r Result, classes []Class) Summary {
 	waits := append([]time.Duration(nil), r.Waits...)
 	sort.Slice(waits, func(i, j int) bool { return waits[i] < waits[j] })
@@ -45,7 +44,7 @@ func Summarize(r Result, classes []Class) Summary {
 	return s
 }
 
-// TotalHours is the sum of ReplicaHours.
+// TotalHours returns the sum of ReplicaHours.
 func (s Summary) TotalHours() float64 {
 	sum := 0.0
 	for _, h := range s.ReplicaHours {
@@ -61,13 +60,13 @@ type Period struct {
 	MeanDemand float64
 	MaxDemand  float64
 	MaxQueued  int
-	// P95 of the waits of the requests that arrived in the period.
+	// P95 is the 95th percentile of the waits of requests that arrived in the period.
 	P95 time.Duration
-	// Ready and Desired replicas by class at the end of the period.
+	// Ready and Desired are the replicas by class at the end of the period.
 	Ready, Desired []int
 }
 
-// Periods cuts a replay into pieces of equal length.
+// Periods divides a replay into periods of equal length.
 func Periods(r Result, trace []Request, length time.Duration) []Period {
 	var out []Period
 	next := 0

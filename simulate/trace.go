@@ -11,24 +11,24 @@ import (
 	"time"
 )
 
-// Request is one call of a trace.
+// Request is one request of a trace.
 type Request struct {
-	// At is the arrival, counted from the start of the trace.
+	// At is the arrival, since the start of the trace.
 	At time.Duration
-	// Service is how long one slot of a replica of speed 1 works on it.
+	// Service is the service time in one slot of a replica with speed 1.
 	Service time.Duration
-	// InputTokens and OutputTokens are the lengths of prompt and answer; 0 where
-	// the trace was not read from a file.
+	// InputTokens and OutputTokens are the lengths of prompt and response. They are 0 if the trace
+	// does not come from a file.
 	InputTokens, OutputTokens int
 }
 
-// ServiceModel turns a request's tokens into its service time on a replica of
-// speed 1: prefill is linear in the input, decoding in the output.
+// ServiceModel converts a request's tokens to its service time on a replica with speed 1. Prefill
+// is linear in the input and decoding in the output.
 type ServiceModel struct {
 	PerInputToken, PerOutputToken time.Duration
 }
 
-// DefaultServiceModel is 0.1 ms per input token and 20 ms per output token.
+// DefaultServiceModel returns 0.1 ms per input token and 20 ms per output token.
 func DefaultServiceModel() ServiceModel {
 	return ServiceModel{PerInputToken: 100 * time.Microsecond, PerOutputToken: 20 * time.Millisecond}
 }
@@ -40,9 +40,9 @@ func (m ServiceModel) Time(inputTokens, outputTokens int) time.Duration {
 
 var traceColumns = []string{"arrival_s", "input_tokens", "output_tokens"}
 
-// ReadTrace reads a trace: CSV with the header "arrival_s,input_tokens,output_tokens",
-// arrivals in seconds; lines that start with '#' are comments. The result is
-// ordered by arrival. It fails on the first bad line and names it.
+// ReadTrace reads a trace in CSV with the header "arrival_s,input_tokens,output_tokens". Arrivals
+// are in seconds. Lines that start with '#' are comments. The result is ordered by arrival.
+// ReadTrace fails on the first invalid line and names its number.
 func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
 	text := bufio.NewReader(r)
 	if mark, _ := text.Peek(3); string(mark) == "\xef\xbb\xbf" {
@@ -50,8 +50,8 @@ func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
 	}
 	in := csv.NewReader(text)
 	in.Comment = '#'
-	// No column may hold a quote, so a file that is no CSV at all is refused for its
-	// first line, whatever bytes follow.
+	// Valid fields contain no quotes. Lazy parsing makes a file that is not CSV fail with the error
+	// about its first line.
 	in.LazyQuotes = true
 	in.FieldsPerRecord = -1
 	in.ReuseRecord = true

@@ -7,10 +7,9 @@ import (
 	"aliquot.example/simulate"
 )
 
-// kpa is the algorithm of Knative's pod autoscaler with its defaults, from
-// knative/serving pkg/autoscaler/scaling/autoscaler.go: 2 s tick, stable window
-// 60 s, panic window 10% of it, panic threshold 200%, target utilisation 70%,
-// growth at most 1000-fold and halving at most per tick.
+// kpa is the algorithm of Knative's pod autoscaler with its defaults, from knative/serving
+// pkg/autoscaler/scaling/autoscaler.go: 2 s tick, stable window 60 s, panic window 10% of it, panic
+// threshold 200%, target utilization 70%, per tick at most 1000-fold growth and at most halving.
 type kpa struct {
 	target    float64 // requests in flight per replica
 	max       int
@@ -52,7 +51,7 @@ func (k *kpa) Decide(o simulate.Observation) []int {
 	return []int{k.delayed(o.Now, min(max(want, 1), k.max))}
 }
 
-// delayed is the scale-down delay: the largest decision within it.
+// delayed implements the scale-down delay: it returns the largest decision within downDelay.
 func (k *kpa) delayed(now time.Duration, want int) int {
 	k.history = append(k.history, timed{now, want})
 	for k.history[0].at < now-k.downDelay {
@@ -64,10 +63,10 @@ func (k *kpa) delayed(now time.Duration, want int) int {
 	return want
 }
 
-// nomadTarget is the target-value strategy of nomad-autoscaler with its
-// defaults: every 10 s the count is multiplied by metric/target unless that is
-// within 1% of 1, then a cooldown of 5 minutes. The metric is the demand per
-// running replica, which the strategy's documentation asks for.
+// nomadTarget is the target-value strategy of nomad-autoscaler with its defaults: every 10 s it
+// multiplies the count by metric/target, unless that ratio is within 1% of 1. A change starts a
+// cooldown of 5 minutes. The metric is the demand per running replica, as the strategy's
+// documentation requires.
 type nomadTarget struct {
 	target   float64
 	max      int
@@ -93,10 +92,9 @@ func (n *nomadTarget) Decide(o simulate.Observation) []int {
 	return []int{want}
 }
 
-// rayServe is Ray Serve's default autoscaling policy (ray
-// python/ray/serve/autoscaling_policy.py): target 2 ongoing requests per
-// replica, averaged over 30 s, scaled up after 30 s and down after 600 s of
-// uninterrupted decisions in that direction.
+// rayServe is Ray Serve's default autoscaling policy (ray python/ray/serve/autoscaling_policy.py):
+// target 2 ongoing requests per replica, averaged over 30 s. It scales up after 30 s, and down
+// after 600 s, of uninterrupted decisions in that direction.
 type rayServe struct {
 	max   int
 	ups   int
@@ -129,7 +127,7 @@ func (r *rayServe) Decide(o simulate.Observation) []int {
 	return []int{current}
 }
 
-// mean of the last n values, of fewer where there are fewer.
+// mean returns the mean of the last n values, or of all if there are fewer.
 func mean(values []float64, n int) float64 {
 	values = values[max(0, len(values)-n):]
 	if len(values) == 0 {

@@ -8,14 +8,14 @@ import (
 	"aliquot.example/simulate"
 )
 
-// The hardware of every replay.
+// The hardware of every replay. utilization is that of the baselines, KPA's default.
 const (
 	slots       = 2
 	most        = 24
-	utilization = 0.7 // of the baselines, KPA's default
+	utilization = 0.7
 )
 
-// contender is one policy under test; a new scaler for each replay.
+// contender is one policy to compare. scaler returns a new scaler for each replay.
 type contender struct {
 	name        string
 	deployments bool
@@ -39,7 +39,7 @@ func contenders(coldStart time.Duration) []contender {
 	}
 }
 
-// aliquot is the default policy, told the cold start, at 1 s interval with a
+// aliquot returns the default policy with the given cold start, at an interval of 1 s and with a
 // query window of 15 minutes.
 func aliquot(coldStart time.Duration) func() simulate.Scaler {
 	policy := scale.Default()
@@ -59,8 +59,8 @@ func (c contender) replay(trace []simulate.Request, coldStart time.Duration) sim
 	return simulate.Summarize(simulate.Run(config, trace, c.scaler()), classes)
 }
 
-// initial is the replicas that the trace's mean demand needs. The traces are cut
-// out of running services, so nobody starts cold.
+// initial returns the replicas for the trace's mean demand. The traces are cut out of running
+// services, so no policy starts from zero.
 func initial(trace []simulate.Request) int {
 	var work time.Duration
 	for _, q := range trace {

@@ -10,17 +10,17 @@ import (
 	"aliquot.example/simulate"
 )
 
-// A mixed fleet: replicas of h100 as in the other tables, and of t4 that have as
-// many slots, at a part of the speed and of the cost.
+// A mixed fleet: replicas of h100 as in the other tables, and replicas of t4 with the same slots,
+// at a fraction of the speed and cost.
 const (
 	fleetColdStart = 90 * time.Second
 	fleetCost      = 10.0
 )
 
-// fleetSpeeds are of a slot of t4.
+// fleetSpeeds are the speeds of a slot of t4.
 var fleetSpeeds = []float64{0.1, 0.25}
 
-// fleet is one policy on hardware that it may use.
+// fleet is one policy and the hardware that it may use.
 type fleet struct {
 	name    string
 	classes []scale.Class // as the policy counts them

@@ -1,6 +1,6 @@
-// Command scale replays production traces against Aliquot's scaling policy and
-// against the published algorithms of other autoscalers, in simulated time, and
-// prints what users would have waited and what the replicas would have cost.
+// Command scale replays production traces against Aliquot's scaling policy and the published
+// algorithms of other autoscalers, in simulated time. It prints how long users would have waited
+// and what the replicas would have cost.
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 	}
 }
 
-// run prints both parts, or one.
+// run prints both parts, or the one that only names.
 func run(w io.Writer, folder, only string) error {
 	if only != "objective" {
 		if err := demand(w, folder); err != nil {
@@ -38,7 +38,7 @@ func run(w io.Writer, folder, only string) error {
 	return nil
 }
 
-// demand prints what counts by demand do.
+// demand prints the results of counts that follow demand.
 func demand(w io.Writer, folder string) error {
 	fmt.Fprintf(w, `One class, %d slots per replica, at most %d replicas; service 0.1 ms per input token
 and 20 ms per output token; one queue, first come first served. Every policy starts

@@ -11,12 +11,12 @@ import (
 	"aliquot.example/simulate"
 )
 
-// longestPrompt is from how many tokens on a request of Mooncake's trace is left out: no
-// replica here reads it in time.
+// longestPrompt is the maximum prompt of a request from Mooncake's trace, in tokens. No replica
+// here can read a longer one in time, so those are left out.
 const longestPrompt = 32_768
 
-// readMooncake reads the conversation trace of Mooncake, whose times come in ticks of 3 s:
-// the requests of a tick are spread over it evenly.
+// readMooncake reads the conversation trace of Mooncake. Its timestamps are multiples of 3 s;
+// readMooncake spreads the requests of each tick evenly over it.
 func readMooncake(folder string) (out []simulate.Request, err error) {
 	file, err := os.Open(filepath.Join(folder, "mooncake_conversation.jsonl"))
 	if err != nil {
@@ -25,7 +25,7 @@ func readMooncake(folder string) (out []simulate.Request, err error) {
 	defer file.Close()
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
-	tick := 0 // the first request of the present one
+	tick := 0 // index of the first request of the current tick
 	for lines.Scan() {
 		var q struct {
 			Timestamp int64 `json:"timestamp"`

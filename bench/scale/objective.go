@@ -16,9 +16,9 @@ import (
 	"aliquot.example/simulate"
 )
 
-// hardware is a class on which every replica serves a model of 8 billion parameters with
-// weights in FP8. Figures are those of e2e/modelserver/engine, by data sheets: h100 is 5 of
-// 20 slices of one, a quarter of its bandwidth, arithmetic and memory.
+// hardware is a class whose replicas serve a model of 8 billion parameters with weights in FP8. The
+// figures are those of e2e/modelserver/engine, from data sheets. h100 is 5 of 20 slices of one GPU:
+// a quarter of its bandwidth, arithmetic and memory.
 type hardware struct {
 	name  string
 	cost  float64
@@ -34,7 +34,7 @@ var (
 	}}
 )
 
-// service is a trace and what is promised of it.
+// service is a trace and its objective.
 type service struct {
 	name      string
 	trace     []simulate.Request
@@ -46,8 +46,8 @@ const (
 	mostServing = 32 // replicas of each class
 )
 
-// readServices reads the traces. Azure's conversations are made four times as busy: as they
-// were recorded two replicas serve them.
+// readServices reads the traces. It makes Azure's conversations four times as busy, because two
+// replicas would serve them as recorded.
 func readServices(folder string) ([]service, error) {
 	code, err := readTrace(folder, "azure2023_code")
 	if err != nil {
@@ -70,8 +70,8 @@ func readServices(folder string) ([]service, error) {
 	}, nil
 }
 
-// busier repeats every request, at random within a second after it: a service so many
-// times as busy whose demand has the same shape.
+// busier returns a trace with every request repeated, at random times within a second after it. The
+// demand keeps its shape and is multiplied by times.
 func busier(trace []simulate.Request, times int) []simulate.Request {
 	random := rand.New(rand.NewPCG(7, 7))
 	var out []simulate.Request
@@ -88,8 +88,8 @@ func busier(trace []simulate.Request, times int) []simulate.Request {
 	return out
 }
 
-// known is the curve of a class as gateways would have learned it, with the mean request
-// of a trace.
+// known returns the curve of a class as gateways would have learned it, with the mean request of a
+// trace.
 func (h hardware) known(trace []simulate.Request) learned.Curve {
 	c := h.curve
 	for _, q := range trace {
@@ -99,14 +99,14 @@ func (h hardware) known(trace []simulate.Request) learned.Curve {
 	return c
 }
 
-// within returns how many requests of mean length a replica serves at once within the
-// objective, and how many a second. The other policies take their targets from these figures.
-// Aliquot's policy does not use them: it plans for the quantile.
+// within returns how many concurrent requests of mean length a replica serves within the objective,
+// and their rate per second. The other policies take their targets from these figures. Aliquot's
+// policy does not use them: it plans for the quantile.
 func (s service) within(h hardware) (n, rate float64) {
 	return h.known(s.trace).Most(learned.Objective{TTFT: s.objective.TTFT.Seconds(), TPOT: s.objective.TPOT.Seconds()})
 }
 
-// rival is a policy on the hardware that it may use.
+// rival is one policy and the hardware that it may use.
 type rival struct {
 	name   string
 	on     []hardware
@@ -150,7 +150,8 @@ func (s service) rivals(on []hardware, coldStart time.Duration) []rival {
 	)
 }
 
-// ours is the policy with the objective, at 1 s interval with a query window of 15 minutes.
+// ours returns the policy with the objective, at an interval of 1 s and with a query window of 15
+// minutes.
 func (s service) ours(on []hardware, coldStart time.Duration) func() simulate.Scaler {
 	policy := scale.Default()
 	policy.ColdStart = coldStart
@@ -171,7 +172,7 @@ func (s service) ours(on []hardware, coldStart time.Duration) func() simulate.Sc
 	}
 }
 
-// outcome is what came of a replay.
+// outcome is the result of a replay.
 type outcome struct {
 	attained, cost float64
 	hours          []float64
@@ -193,7 +194,7 @@ func (s service) replay(r rival, coldStart time.Duration) outcome {
 	return outcome{result.Attained(s.trace, s.objective), summary.Cost, summary.ReplicaHours, summary.Reversals}
 }
 
-// initial is the replicas that the trace's mean demand needs at 70% of what is within the
+// initial returns the replicas for the trace's mean demand at 70% of a replica's rate within the
 // objective.
 func (s service) initial(h hardware) int {
 	_, rate := s.within(h)
@@ -201,7 +202,7 @@ func (s service) initial(h hardware) int {
 	return max(1, int(math.Ceil(mean/(rate*utilization))))
 }
 
-// objective prints how much of an objective is attained, and at what cost.
+// objective prints how much of each objective is attained, and at what cost.
 func objective(w io.Writer, folder string) error {
 	services, err := readServices(folder)
 	if os.IsNotExist(err) {

@@ -12,24 +12,23 @@ import (
 	"aliquot.example/simulate"
 )
 
-// ramp is a service whose demand rises steadily: from few requests at once to many,
-// where it stays.
+// ramp is a service whose demand rises steadily and then stays at its maximum.
 type ramp struct {
-	from, to float64 // requests at once
-	// quiet is how long the service has run at from before it rises, rise how long it
-	// takes, and stay how long it stays.
+	from, to float64 // concurrent requests
+	// quiet is how long the demand stays at from, rise how long it rises, and stay how long it then
+	// stays at to.
 	quiet, rise, stay time.Duration
 	seed              uint64
 }
 
-// level of the demand at a time.
+// level returns the demand at a time.
 func (r ramp) level(at time.Duration) float64 {
 	part := float64(at-r.quiet) / float64(r.rise)
 	return r.from + (r.to-r.from)*min(max(part, 0), 1)
 }
 
-// requests arrive at random, at the rate that makes the level with answers of 4 s in the
-// mean, most of them shorter.
+// requests returns random arrivals at the rate that produces the level. Service times have a mean
+// of 4 s and most are shorter.
 func (r ramp) requests() []simulate.Request {
 	const mean, spread = 4.0, 0.8
 	random := rand.New(rand.NewPCG(r.seed, 1))
@@ -47,8 +46,8 @@ func (r ramp) requests() []simulate.Request {
 	}
 }
 
-// rampTable prints how often requests wait over 10 s on a production ramp, the mean of three
-// seeds, by the replicas that there are when it begins.
+// rampTable prints how many requests wait over 10 s on a production ramp, the mean of three seeds,
+// by the number of initial replicas.
 func rampTable(w io.Writer) {
 	const coldStart = 90 * time.Second
 	starts := []int{2, 3, 4, 5, 6}
@@ -73,7 +72,8 @@ func rampTable(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// climb replays a ramp from so many replicas.
+// climb replays a ramp from the given number of replicas. It returns the part of requests that wait
+// over 10 s, and the replica-hours.
 func (c contender) climb(r ramp, start int, coldStart time.Duration) (late, hours float64) {
 	const seeds = 3
 	classes := []simulate.Class{{Name: "gpu", Slots: slots, Speed: 1, Cost: 1, ColdStart: coldStart, Initial: start}}

@@ -9,15 +9,16 @@ import (
 
 // variants is the saturation rule of llm-d's workload-variant autoscaler with its defaults
 // (docs/saturation-analyzer.md and docs/saturation-scaling-config.md of
-// llm-d/llm-d-workload-variant-autoscaler): once a minute, by the peak of that minute of each
-// ready replica. A replica is saturated from 80% of its cache or 5 waiting requests on. One
-// of the cheapest variant is added when the others have less than 10% of the cache or 3
-// requests to spare on average, one of the dearest removed when they would still have that
-// with one less. Requests that wait in front of all replicas count in equal parts as theirs.
+// llm-d/llm-d-workload-variant-autoscaler). It decides once a minute from the peak of that minute
+// of each ready replica. A replica is saturated from 80% of its cache or 5 waiting requests. If the
+// others have on average less than 10% of the cache or 3 requests to spare, it adds one replica of
+// the cheapest variant. If they would still have that much with one replica less, it removes one of
+// the most expensive variant. Requests that wait in front of the replicas count in equal parts for
+// each replica.
 type variants struct {
 	costs []float64
 	max   int
-	peaks map[int]peak // by replica, of the present minute
+	peaks map[int]peak // by replica, in the current minute
 	until time.Duration
 }
 
@@ -61,7 +62,7 @@ func (v *variants) judge(o simulate.Observation) []int {
 	}
 	switch {
 	case !spares(n):
-		// What starts counts: a variant is not raised again before.
+		// Starting replicas count: do not add another one before they are ready.
 		if c := v.pick(func(c int) bool { return o.Desired[c] < v.max }, 1); c >= 0 && starting == 0 {
 			want[c]++
 		}
@@ -77,7 +78,7 @@ func (v *variants) judge(o simulate.Observation) []int {
 	return want
 }
 
-// pick returns the variant of the least cost times sign for which ok holds, -1 for none.
+// pick returns the variant with the lowest sign*cost for which ok is true, -1 for none.
 func (v *variants) pick(ok func(int) bool, sign float64) int {
 	best := -1
 	for c := range v.costs {
@@ -88,11 +89,11 @@ func (v *variants) pick(ok func(int) bool, sign float64) int {
 	return best
 }
 
-// apa is AIBrix's pod autoscaler with its defaults (docs/source/features/autoscaling/
-// metric-based-autoscaling.rst of vllm-project/aibrix, and the target of its sample): the mean
-// use of the caches over 180 s beside a target of 50%, with a tolerance of 10%; at most
-// doubled and at least halved; lowered only to the largest recommendation of 300 s. Every
-// 10 s, which is the interval of its controller.
+// apa is AIBrix's pod autoscaler with its defaults
+// (docs/source/features/autoscaling/metric-based-autoscaling.rst of vllm-project/aibrix, and the
+// target of its sample): the mean cache usage over 180 s against a target of 50%, with a tolerance
+// of 10%. A change at most doubles the replicas, or halves them. The count falls only to the
+// largest recommendation of the last 300 s. Its controller runs every 10 s.
 type apa struct {
 	max     int
 	cache   []float64

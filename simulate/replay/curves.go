@@ -11,7 +11,8 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// readCurves reads "h100=h100.json,l4=l4.json": files that aliquot bench -json wrote.
+// readCurves reads the files that aliquot bench -json wrote, from a text such as
+// "h100=h100.json,l4=l4.json".
 func readCurves(text string, classes []scale.Class) (map[string]learned.Curve, error) {
 	curves := map[string]learned.Curve{}
 	for _, part := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' }) {

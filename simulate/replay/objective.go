@@ -35,7 +35,7 @@ func limits(o scale.Objective) simulate.Objective {
 	return simulate.Objective{TTFT: o.TTFT, TPOT: o.TPOT, E2E: o.E2E}
 }
 
-// promised is one replay.
+// promised runs one replay for an objective.
 func (r *Replay) promised(o scale.Objective, trace []simulate.Request) (simulate.Result, []simulate.Class) {
 	classes, scaler := r.parts()
 	scaler.Objective = &o
@@ -50,7 +50,7 @@ func (r *Replay) promised(o scale.Objective, trace []simulate.Request) (simulate
 	return simulate.Run(world, trace, scaler), classes
 }
 
-// means are the mean tokens of a prompt and of an answer.
+// means returns the mean tokens of a prompt and of a response.
 func means(trace []simulate.Request) (prompt, output float64) {
 	for _, q := range trace {
 		prompt += float64(q.InputTokens) / float64(len(trace))
@@ -59,10 +59,10 @@ func means(trace []simulate.Request) (prompt, output float64) {
 	return prompt, output
 }
 
-// stretches are by how much the times of an objective are longer, on a frontier.
+// stretches are the ratios of the limits on a frontier to those of the objective.
 var stretches = []float64{0.5, 0.7, 1, 1.5, 2, 3}
 
-// frontier replays for looser and tighter objectives.
+// frontier replays the trace with looser and tighter objectives.
 func (r *Replay) frontier(trace []simulate.Request) (out []simulate.Point) {
 	for _, stretch := range stretches {
 		o := *r.config.Objective

@@ -12,12 +12,12 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 )
 
-// strategyName is the label of the strategy's block.
+// strategyName is the label of the strategy block.
 const strategyName = "aliquot-strategy"
 
-// readPolicy returns a strategy's settings from "key=value,…" or from a file, and
-// whether the policy asks for a load. In the text form "classes" cannot be set,
-// because it holds commas itself.
+// readPolicy returns a strategy's settings from "key=value,…" or from a file, and whether the
+// policy's query is for load. The text form cannot set "classes", because its value contains
+// commas.
 func readPolicy(policy string) (settings map[string]string, load bool, err error) {
 	if _, err := os.Stat(policy); err == nil || !strings.Contains(policy, "=") {
 		return policyFile(policy)
@@ -34,8 +34,8 @@ func readPolicy(policy string) (settings map[string]string, load bool, err error
 	return settings, false, nil
 }
 
-// policyFile finds the first block strategy "aliquot-strategy" at any depth; a
-// file without one is the settings themselves.
+// policyFile reads the first block strategy "aliquot-strategy", at any depth. In a file without
+// blocks, the top level is the settings.
 func policyFile(path string) (settings map[string]string, load bool, err error) {
 	file, problems := hclparse.NewParser().ParseHCLFile(path)
 	if problems.HasErrors() {
@@ -54,7 +54,7 @@ func policyFile(path string) (settings map[string]string, load bool, err error) 
 	}
 	settings, err = fixedSettings(path, found)
 	if query := check.Attributes["query"]; query != nil && check != found {
-		// The service's name is often a variable; the metric that is asked for is not.
+		// The service's name is often a variable, but the metric is fixed.
 		text := strings.Trim(string(query.Expr.Range().SliceBytes(file.Bytes)), "\" \n")
 		load = firstWord(text) == "load"
 	}
@@ -80,7 +80,7 @@ func fixedSettings(path string, found *hclsyntax.Body) (map[string]string, error
 	return settings, nil
 }
 
-// findStrategy returns the strategy's block and the one around it.
+// findStrategy returns the strategy block and the block around it.
 func findStrategy(body *hclsyntax.Body) (found, in *hclsyntax.Body) {
 	for _, block := range body.Blocks {
 		if block.Type == "strategy" && len(block.Labels) == 1 && block.Labels[0] == strategyName {

@@ -48,7 +48,7 @@ func printPeriods(w io.Writer, periods []simulate.Period, classes []simulate.Cla
 	out.Flush()
 }
 
-// clock writes a time of the trace as h:mm:ss.
+// clock formats a time of the trace as h:mm:ss.
 func clock(d time.Duration) string {
 	s := int(d.Seconds())
 	return strings.TrimPrefix(fmt.Sprintf("%d:%02d:%02d", s/3600, s/60%60, s%60), " ")

@@ -1,5 +1,5 @@
-// Package replay is what aliquot simulate scale does: it reads a trace and a policy as users
-// write them, replays the one against the other, and prints what came of it.
+// Package replay implements aliquot simulate scale: it reads a trace and a policy as users write
+// them, replays the trace against the policy, and prints the results.
 package replay
 
 import (
@@ -19,17 +19,17 @@ import (
 
 // Options are the command's flags.
 type Options struct {
-	// Trace is a file with requests, "-" for Stdin; Policy a file or settings.
+	// Trace is a file of requests, "-" for Stdin. Policy is a file or settings.
 	Trace, Policy string
 	Stdin         io.Reader
-	// Slots and Classes replace the policy's, Speed gives each class its own.
+	// Slots and Classes override those of the policy. Speed sets the speeds of classes.
 	Slots, Classes, Speed string
-	// Load plans by these speeds.
+	// Load makes the policy plan with these speeds.
 	Load bool
-	// Curves names for each class a file with the curve of its engine, Objective what is
-	// promised in place of the policy's.
+	// Curves names one file per class with the curve of its engine. Objective overrides the
+	// policy's objective.
 	Curves, Objective string
-	// Frontier replays with looser and tighter objectives, too.
+	// Frontier also replays with looser and tighter objectives.
 	Frontier                                                bool
 	Plot                                                    string
 	ColdStart, Interval, Window, Every, PerInput, PerOutput time.Duration
@@ -37,7 +37,7 @@ type Options struct {
 	Deployments                                             bool
 }
 
-// Replay is Options that were read.
+// Replay is Options after parsing.
 type Replay struct {
 	Options
 	config scale.Config
@@ -45,7 +45,7 @@ type Replay struct {
 	curves map[string]learned.Curve
 }
 
-// New reads and completes the options.
+// New parses and completes the options.
 func New(o Options) (*Replay, error) {
 	r := &Replay{Options: o}
 	return r, r.check()
@@ -71,7 +71,7 @@ func (r *Replay) check() error {
 	return r.checkCurves()
 }
 
-// checkFlags says what is wrong with flags whatever the policy is.
+// checkFlags returns errors of flags that do not depend on the policy.
 func (r *Replay) checkFlags() error {
 	format := strings.TrimPrefix(filepath.Ext(r.Plot), ".")
 	switch {
@@ -91,7 +91,7 @@ func (r *Replay) checkFlags() error {
 	return nil
 }
 
-// settings are those of the policy, with those that flags give in their place.
+// settings returns the policy's settings, with those that flags override.
 func (r *Replay) settings() (map[string]string, error) {
 	settings, load, err := readPolicy(r.Policy)
 	if err != nil {
@@ -117,7 +117,7 @@ func (r *Replay) settings() (map[string]string, error) {
 	return settings, nil
 }
 
-// checkCurves reads the curves. With an objective each class needs one.
+// checkCurves reads the curves. With an objective, every class needs one.
 func (r *Replay) checkCurves() (err error) {
 	if r.curves, err = readCurves(r.Curves, r.config.Classes); err != nil {
 		return err
@@ -142,8 +142,8 @@ func firstWord(s string) string {
 	return words[0]
 }
 
-// readSpeeds reads "h100=1,l4=0.3"; a class that is not named has the speed that
-// stands in the policy.
+// readSpeeds parses a text such as "h100=1,l4=0.3". A class that it does not name keeps its speed
+// in the policy.
 func readSpeeds(text string, classes []scale.Class) (map[string]float64, error) {
 	speeds := map[string]float64{}
 	for _, class := range classes {
@@ -163,10 +163,10 @@ func readSpeeds(text string, classes []scale.Class) (map[string]float64, error) 
 	return speeds, nil
 }
 
-// mostEvaluations bounds a run, to about two minutes: a week every second.
+// mostEvaluations bounds a run to about two minutes: one evaluation per second for a week.
 const mostEvaluations = 7 * 24 * 3600
 
-// Run replays and prints.
+// Run replays the trace and prints the results.
 func (r *Replay) Run(w io.Writer) error {
 	trace, err := r.readTrace()
 	if err != nil {
@@ -202,7 +202,7 @@ func (r *Replay) title() string {
 	return fmt.Sprintf("%s, cold start %s", filepath.Base(r.Trace), r.config.Policy.ColdStart)
 }
 
-// plot writes the plot's file, if one is wanted.
+// plot writes the plot to its file, if one is requested.
 func (r *Replay) plot(draw func(to io.Writer, format string) error) error {
 	if r.Plot == "" {
 		return nil
@@ -228,7 +228,7 @@ func (r *Replay) readTrace() ([]simulate.Request, error) {
 	return simulate.ReadTrace(file, model)
 }
 
-// parts makes the replicas and the scaler that the policy describes.
+// parts returns the replicas and the scaler that the policy describes.
 func (r *Replay) parts() ([]simulate.Class, *simulate.PolicyScaler) {
 	scaler := &simulate.PolicyScaler{Policy: r.config.Policy, Classes: scale.WithSpeeds(r.config.Classes, r.speeds),
 		QueryWindow: r.Window, Every: r.Interval}
