@@ -18,7 +18,7 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// lab is a run's namespaces and processes.
+// lab is the namespaces and processes of a run.
 type lab struct {
 	s      settings
 	name   string // prefix of the namespaces
@@ -29,7 +29,7 @@ type lab struct {
 	caches []*cacheProcess
 }
 
-// peerName is in the certificate of every cache.
+// peerName is the name in the certificate of every cache.
 const peerName = "cache.bench"
 
 type cacheProcess struct {
@@ -45,7 +45,7 @@ const (
 	adminPort = "7481"
 )
 
-// address is that of a node; 0 is the origin's.
+// address returns the address of a node; node 0 is the origin.
 func address(node int) string { return fmt.Sprintf("%s%d", network, node+10) }
 
 func (l *lab) ns(node int) string { return fmt.Sprintf("%s-%d", l.name, node) }
@@ -57,8 +57,8 @@ func ip(args ...string) error {
 	return nil
 }
 
-// open makes a namespace with a bridge, one for each node and one for the origin, and
-// starts all processes.
+// open creates a namespace with a bridge, one for each node and one for the origin, and starts all
+// processes.
 func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 	l = &lab{s: s, name: fmt.Sprintf("aliquot-bench-%d-%s", os.Getpid(), name)}
 	defer func() {
@@ -91,7 +91,8 @@ func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 			}
 		}
 	}
-	// The kernel's packet filter is not part of a link. Without the module there is no filter.
+	// Keep the kernel's packet filter out of the links. If the module is not loaded, there is no
+	// filter and the command fails.
 	filter := exec.Command("ip", "netns", "exec", l.name, "sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
 	_ = filter.Run()
 	if err := l.startOrigin(ctx); err != nil {
@@ -114,7 +115,7 @@ func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 	return l, nil
 }
 
-// in makes a command in a node's namespace, which ends with this program.
+// in returns a command in a node's namespace. It ends with this program.
 func (l *lab) in(ctx context.Context, node int, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "ip", append([]string{"netns", "exec", l.ns(node)}, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -191,7 +192,7 @@ peer {
 	}
 }
 
-// read is how many bytes the origin has sent.
+// read returns how many bytes the origin has sent.
 func (l *lab) read(ctx context.Context) (int64, error) {
 	var n int64
 	out, err := l.in(ctx, 0, l.s.self, "-get", l.url+"/-/read").Output()
@@ -201,7 +202,7 @@ func (l *lab) read(ctx context.Context) (int64, error) {
 	return n, err
 }
 
-// got is what beClient prints of a file.
+// got is what beClient prints about a file.
 type got struct {
 	First, All time.Duration
 	Bytes      int64
@@ -216,7 +217,8 @@ func (l *lab) get(ctx context.Context, node int, url string) (g got, err error) 
 	return g, err
 }
 
-// close ends what open began. Killing ip kills what it became.
+// close ends the processes and removes the namespaces. `ip netns exec` replaces itself by its
+// command, so killing it kills the command.
 func (l *lab) close() {
 	for _, c := range l.caches {
 		if c.cmd.Process != nil {
@@ -235,7 +237,7 @@ func (l *lab) close() {
 	_ = exec.Command("ip", "netns", "del", l.name).Run()
 }
 
-// beClient reads a URL; of files it prints how long that took.
+// beClient reads a URL. For a file, it prints how long that took.
 func beClient(ctx context.Context, url string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

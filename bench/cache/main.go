@@ -1,9 +1,8 @@
-// Command cache measures eight caches as processes of their own, each in a network
-// namespace behind a bounded link, that fetch one model at once from an origin behind
-// a link of the same bound.
+// Command cache measures caches that fetch one model at once from an origin. Each cache is a
+// process in its own network namespace, eight by default. Every link, including the origin's, has
+// the same bandwidth limit.
 //
-// It needs root, ip and tc. It sends traffic between its own namespaces alone and
-// removes them at its end.
+// It needs root, ip and tc. Its traffic stays in its own namespaces, which it removes at the end.
 package main
 
 import (
@@ -20,19 +19,19 @@ import (
 	"time"
 )
 
-// settings are what a run is made of.
+// settings are the parameters of a run.
 type settings struct {
 	nodes, mib, mbit int
 	dir, program     string
-	only             string // the run, "" for all
+	only             string // name of the run, "" for all
 	insecure         bool   // peers without TLS
-	kind             string // of the origin
-	self             string // this program, for what runs in a namespace
+	kind             string // kind of the origin
+	self             string // path of this program, to run it in a namespace
 }
 
 func (s settings) bytes() int64 { return int64(s.mib) << 20 }
 
-// linkTime is how long the model takes over one link.
+// linkTime returns how long the model takes over one link.
 func (s settings) linkTime() time.Duration {
 	return time.Duration(float64(s.bytes()*8) / (float64(s.mbit) * 1e6) * float64(time.Second))
 }
@@ -113,7 +112,7 @@ func measure(ctx context.Context, s settings) (err error) {
 	return nil
 }
 
-// load says how busy the machine is.
+// load describes how busy the machine is.
 func load() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if words := strings.Fields(string(text)); err == nil && len(words) > 0 {
@@ -122,5 +121,5 @@ func load() string {
 	return fmt.Sprintf("%d cores", runtime.NumCPU())
 }
 
-// line prints a figure beside its target.
+// line prints a result and its target.
 func line(what, figure, target string) { fmt.Printf("%-44s %-26s %s\n", what, figure, target) }

@@ -20,8 +20,7 @@ import (
 	"aliquot.example/cache/hubtest"
 )
 
-// source is an origin of a kind: the model by its name, and what a cache's configuration says
-// of it.
+// source is an origin: the name of the model, and the origin's block in a cache's configuration.
 type source struct{ model, config string }
 
 // kinds are the kinds of origins by the scheme of their models.
@@ -42,17 +41,16 @@ var kinds = map[string]struct {
 	}},
 }
 
-// model is the repository that the origin has; file its one file.
+// model is the repository at the origin, and file its only file.
 const model, file = "bench/model", "model.safetensors"
 
-// firsts is how many further models the origin of the Hub has, each with other bytes, to measure
-// the first byte; firstBytes is the most that one of them has: as many chunks as are on their way
-// at once.
+// firsts is how many more models the Hub origin has, each with different bytes, to measure the time
+// to the first byte. firstBytes bounds their size: as many chunks as are fetched at once.
 const firsts, firstBytes = 7, 64 << 20
 
 func firstModel(i int) string { return fmt.Sprintf("bench/first-%d", i) }
 
-// beOrigin is an origin on a host until the context ends. It prints its URL.
+// beOrigin runs an origin on a host until the context ends. It prints its URL.
 func beOrigin(ctx context.Context, kind, host string, size int64) error {
 	k, ok := kinds[kind]
 	if !ok {
@@ -95,7 +93,7 @@ func beRegistry(ctx context.Context, host string, body []byte) error {
 	return serveCounted(ctx, host, h, func(url string) error { return pushArtifact(ctx, url, body) })
 }
 
-// pushArtifact pushes a model of one raw layer.
+// pushArtifact pushes a model with one raw layer.
 func pushArtifact(ctx context.Context, url string, body []byte) error {
 	empty := []byte("{}")
 	layer := map[string]any{
@@ -140,8 +138,8 @@ func pushArtifact(ctx context.Context, url string, body []byte) error {
 	return nil
 }
 
-// serveCounted serves on a host, and what it has sent of GETs at /-/read. It prints its URL
-// when it is ready.
+// serveCounted runs a server on a host. At /-/read it reports the bytes that it has sent in
+// response to GETs. It prints its URL when it is ready.
 func serveCounted(ctx context.Context, host string, h http.Handler, prepare func(url string) error) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
@@ -172,7 +170,7 @@ func serveCounted(ctx context.Context, host string, h http.Handler, prepare func
 	return nil
 }
 
-// counting counts the bytes of bodies.
+// counting counts the bytes of response bodies.
 type counting struct {
 	http.ResponseWriter
 	sent *atomic.Int64

@@ -16,11 +16,11 @@ import (
 	"syscall"
 )
 
-// part is how many bytes the measures of plain tools move.
+// part is how many bytes the measurements of plain tools move.
 const part = 24 << 20
 
-// plain prints what a gigabyte costs that plain tools move and check: what is left for a
-// cache to save.
+// plain prints the CPU time of plain tools to move and check a gigabyte, as a lower bound for a
+// cache.
 func plain(ctx context.Context, l *lab) error {
 	dir, err := os.MkdirTemp(l.s.dir, "plain-")
 	if err != nil {
@@ -57,8 +57,8 @@ func plain(ctx context.Context, l *lab) error {
 	return nil
 }
 
-// between is the CPU time of a gigabyte that net/http sends from one node to all others at
-// once and they throw away.
+// between returns the CPU time per gigabyte that net/http sends from one node to all others at
+// once, which discard it.
 func (l *lab) between(ctx context.Context, dir string) (float64, error) {
 	url, pid, stop, err := l.serve(ctx, dir, address(1))
 	if err != nil {
@@ -68,7 +68,7 @@ func (l *lab) between(ctx context.Context, dir string) (float64, error) {
 	return l.receive(ctx, pid, func(node int) *exec.Cmd { return l.in(ctx, node, l.s.self, "-get", url+"/part") })
 }
 
-// nginx is the same by nginx, which sends, and curl.
+// nginx returns the same for nginx as the sender and curl as the receiver.
 func (l *lab) nginx(ctx context.Context, dir string) (float64, error) {
 	conf := filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf(`
@@ -110,8 +110,8 @@ http {
 	})
 }
 
-// receive runs a client on all nodes but the first, and returns the CPU time of a gigabyte
-// that they receive from the server.
+// receive runs a client on all nodes but the first, and returns the CPU time of server and clients
+// per gigabyte received.
 func (l *lab) receive(ctx context.Context, server int, client func(node int) *exec.Cmd) (float64, error) {
 	user, system, err := cpuOf(server)
 	if err != nil {
@@ -141,7 +141,7 @@ func (l *lab) receive(ctx context.Context, server int, client func(node int) *ex
 	return (used + user + system) / (part * float64(l.s.nodes-1) / 1e9), err
 }
 
-// serve starts net/http's own file server on the first node.
+// serve starts net/http's file server on the first node.
 func (l *lab) serve(ctx context.Context, dir, host string) (url string, pid int, stop func(), err error) {
 	server := l.in(ctx, 1, l.s.self, "-files", dir, "-host", host)
 	out, err := server.StdoutPipe()
@@ -159,14 +159,14 @@ func (l *lab) serve(ctx context.Context, dir, host string) (url string, pid int,
 	return strings.TrimSpace(text), server.Process.Pid, stop, err
 }
 
-// own is the CPU time that this process has used so far, in seconds.
+// own returns the CPU time of this process so far, in seconds.
 func own() float64 {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
-// perGB is the CPU time of a gigabyte of which a function takes pieces.
+// perGB returns the CPU time per gigabyte that take needs for pieces of 1 MiB.
 func perGB(take func(p []byte)) float64 {
 	p := make([]byte, 1<<20)
 	const pieces = 128
@@ -177,7 +177,7 @@ func perGB(take func(p []byte)) float64 {
 	return (own() - before) / (float64(pieces*len(p)) / 1e9)
 }
 
-// sealing is that of the records of TLS, at both ends.
+// sealing returns the CPU time per gigabyte to seal and open TLS records.
 func sealing() (float64, error) {
 	block, err := aes.NewCipher(make([]byte, 16))
 	if err != nil {
@@ -201,8 +201,8 @@ func sealing() (float64, error) {
 	return used, failed
 }
 
-// written is the CPU time of a gigabyte that is written by chunks and synced, and read twice:
-// for its digest and for peers.
+// written returns the CPU time per gigabyte that is written in chunks with a sync after each, and
+// read twice: for the digest and for peers.
 func written(dir string) (float64, error) {
 	f, err := os.Create(filepath.Join(dir, "written"))
 	if err != nil {
@@ -211,7 +211,7 @@ func written(dir string) (float64, error) {
 	defer f.Close()
 	p := make([]byte, 128<<10)
 	const chunk, chunks = 8 << 20, 16
-	// As the store does. A file system without it writes as well.
+	// Like the store. A file system without fallocate can still be written.
 	_ = syscall.Fallocate(int(f.Fd()), 0, 0, chunk*chunks)
 	before := own()
 	for range chunks {

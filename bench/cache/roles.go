@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// beFiles serves files on a host as net/http does, by sendfile. It prints its URL.
+// beFiles serves files with net/http, which uses sendfile. It prints its URL.
 func beFiles(ctx context.Context, dir, host string) error {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {

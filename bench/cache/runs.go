@@ -15,7 +15,7 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// fetch has a cache fetch the model, and returns how long that took.
+// fetch makes a cache fetch the model, and returns how long that took.
 func (c *cacheProcess) fetch(ctx context.Context, model string) (time.Duration, error) {
 	began := time.Now()
 	for {
@@ -32,7 +32,7 @@ func (c *cacheProcess) fetch(ctx context.Context, model string) (time.Duration, 
 	}
 }
 
-// fetchAll has caches fetch at once and returns the longest time.
+// fetchAll makes caches fetch the model at once and returns the longest time.
 func fetchAll(ctx context.Context, model string, caches []*cacheProcess) (slowest time.Duration, err error) {
 	var mu sync.Mutex
 	var done sync.WaitGroup
@@ -51,7 +51,7 @@ func fetchAll(ctx context.Context, model string, caches []*cacheProcess) (slowes
 	return slowest, err
 }
 
-// together measures all nodes at once, and then one that has all.
+// together measures all nodes at once, and then one that has the whole model.
 func together(ctx context.Context, s settings) error {
 	l, err := open(ctx, s, "a")
 	if err != nil {
@@ -70,7 +70,7 @@ func together(ctx context.Context, s settings) error {
 	return cached(ctx, l)
 }
 
-// other measures all nodes at once with an origin of another kind and half of the model.
+// other measures all nodes at once with another kind of origin and a model of half the size.
 func other(kind string) func(ctx context.Context, s settings) error {
 	return func(ctx context.Context, s settings) error {
 		s.kind, s.mib = kind, max(1, s.mib/2)
@@ -84,7 +84,7 @@ func other(kind string) func(ctx context.Context, s settings) error {
 	}
 }
 
-// all has all nodes fetch the model at once.
+// all makes all nodes fetch the model at once and prints the results.
 func (l *lab) all(ctx context.Context) error {
 	size := float64(l.s.bytes())
 	slowest, err := fetchAll(ctx, l.source.model, l.caches)
@@ -129,7 +129,7 @@ func (l *lab) warm(ctx context.Context) error {
 	return nil
 }
 
-// cpu is what all caches have used so far, in seconds, outside and inside of the kernel.
+// cpu returns the CPU time of all caches so far, in seconds, in user and kernel mode.
 func (l *lab) cpu() (user, system float64, err error) {
 	for _, c := range l.caches {
 		u, s, err := cpuOf(c.cmd.Process.Pid)
@@ -141,14 +141,14 @@ func (l *lab) cpu() (user, system float64, err error) {
 	return user, system, nil
 }
 
-// cpuOf is what a process has used so far.
+// cpuOf returns the CPU time of a process so far, in seconds.
 func cpuOf(pid int) (user, system float64, err error) {
-	const perSecond = 100 // clock ticks of Linux, see proc_pid_stat(5)
+	const perSecond = 100 // clock ticks per second on Linux, see proc_pid_stat(5)
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0, err
 	}
-	// The name, in parentheses, may hold spaces.
+	// The process name, in parentheses, may contain spaces.
 	words := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	user, err = strconv.ParseFloat(words[11], 64)
 	if err == nil {
@@ -157,7 +157,7 @@ func cpuOf(pid int) (user, system float64, err error) {
 	return user / perSecond, system / perSecond, err
 }
 
-// used is what a directory takes on the disk, in bytes; hard links count once.
+// used returns the disk space of a directory, in bytes. Hard links count once.
 func used(dir string) (sum int64) {
 	seen := map[uint64]bool{}
 	_ = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
@@ -177,7 +177,8 @@ func used(dir string) (sum int64) {
 	return sum
 }
 
-// cached compares a GET of a whole file with net/http's own file server, by turns.
+// cached compares a GET of a whole file from the cache with net/http's own file server, taking
+// turns.
 func cached(ctx context.Context, l *lab) error {
 	objects := filepath.Join(l.caches[0].dir, "store", "objects")
 	entries, err := os.ReadDir(objects)
@@ -207,7 +208,7 @@ func cached(ctx context.Context, l *lab) error {
 	return nil
 }
 
-// killed measures what the loss of one node in the middle costs.
+// killed measures what it costs to lose one node halfway.
 func killed(ctx context.Context, s settings) error {
 	l, err := open(ctx, s, "b")
 	if err != nil {
@@ -239,8 +240,8 @@ func killed(ctx context.Context, s settings) error {
 	return nil
 }
 
-// alone measures the first byte through a cache that has nothing, against the origin's, and one
-// node alone.
+// alone measures the time to the first byte through an empty cache, compared with the origin's, and
+// one node that fetches alone.
 func alone(ctx context.Context, s settings) error {
 	l, err := open(ctx, s, "c")
 	if err != nil {
@@ -259,7 +260,7 @@ func alone(ctx context.Context, s settings) error {
 	return nil
 }
 
-// firstBytes measures the first byte of several models that no cache has.
+// firstBytes measures the time to the first byte of several models that no cache has.
 func (l *lab) firstBytes(ctx context.Context) error {
 	var beyond []time.Duration
 	for i := range firsts {
@@ -276,14 +277,14 @@ func (l *lab) firstBytes(ctx context.Context) error {
 	return nil
 }
 
-// both reads a model from the origin on one node, and then through the cache of another.
+// both reads a model directly from the origin on one node, and then through the cache of another.
 func (l *lab) both(ctx context.Context, name string) (direct, through got, err error) {
 	for _, ask := range []struct {
 		node int
 		url  string
 		got  *got
 	}{{1, l.url, &direct}, {2, "http://127.0.0.1:" + hubPort, &through}} {
-		// As every client does first.
+		// Every client requests this first.
 		if _, err := l.get(ctx, ask.node, ask.url+"/api/models/"+name+"/revision/main"); err != nil {
 			return direct, through, err
 		}

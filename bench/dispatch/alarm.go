@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// alarm sleeps more exactly than time.Sleep, which in an idle process is half a
-// millisecond late on average: every replica would be 2% slower than the load is
-// computed for. One goroutine at a time may use it.
+// alarm sleeps more precisely than time.Sleep, which in an idle process is half a millisecond late
+// on average: every replica would be 2% slower than assumed for the load. Only one goroutine at a
+// time may use it.
 type alarm struct{ file *os.File }
 
 func newAlarm() (*alarm, error) {

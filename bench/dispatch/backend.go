@@ -14,15 +14,15 @@ import (
 // workHeader carries the work of a call as a multiple of the mean.
 const workHeader = "X-Work"
 
-// replica is a server with one slot. Requests beyond it wait in the order in
-// which they came, as they would in a model server.
+// replica is a server with one slot. Further requests wait in order of arrival, as in a model
+// server.
 type replica struct {
 	mean    time.Duration
 	address string
 	slot    chan struct{}
-	alarm   *alarm // of whoever holds the slot
+	alarm   *alarm // used by the request that holds the slot
 	active  atomic.Int64
-	most    atomic.Int64 // requests that were ever there at once
+	most    atomic.Int64 // the most requests at once so far
 	server  *http.Server
 }
 
@@ -61,7 +61,7 @@ func (r *replica) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	fmt.Fprint(w, "done")
 }
 
-// replicas starts a fleet.
+// start starts the replicas of a fleet.
 func (f fleet) start() ([]*replica, error) {
 	var out []*replica
 	for _, mean := range f {
@@ -74,9 +74,9 @@ func (f fleet) start() ([]*replica, error) {
 	return out, nil
 }
 
-// play sends the calls to url at their times and returns the latency of each,
-// from the time at which it was due. The client never waits for an answer before
-// the next call, so that a slow contestant cannot slow its own load.
+// play sends the calls to url at their times and returns the latency of each, from the time at
+// which it was due. It never waits for an answer before the next call, so that a slow contestant
+// cannot slow its own load.
 func play(url string, calls []call, begin time.Time) ([]time.Duration, error) {
 	clock, err := newAlarm()
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// occupy starts n processes that only compute, at the priority of everything else, as other
-// programs of a busy host would. They end with the returned function or the benchmark.
+// occupy starts n processes that only compute, at normal priority, like other programs on a busy
+// host. They end when end is called or the benchmark ends.
 func occupy(n int) (end func(), err error) {
 	var loops []*exec.Cmd
 	end = func() {
@@ -34,19 +34,19 @@ func occupy(n int) (end func(), err error) {
 	return end, nil
 }
 
-// computed is what busy loops compute, which nobody reads.
+// computed keeps the compiler from removing the computation.
 var computed uint64
 
-// compute never ends.
+// compute never returns.
 func compute() {
 	for {
 		computed = computed*6364136223846793005 + 1
 	}
 }
 
-// apart runs a program in a session of its own. Where the kernel groups threads by session,
-// it shares out the CPU among sessions first, so all programs of the benchmark are to each
-// other what services of one host are. It ends with the benchmark.
+// apart runs a program in a new session. If the kernel groups threads by session, it divides the
+// CPU among sessions first, so the programs of the benchmark compete like services on one host. The
+// program ends with the benchmark.
 func apart() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 }

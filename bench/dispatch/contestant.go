@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// contestant is a proxy in front of a fleet of its own.
+// contestant is a proxy with its own fleet.
 type contestant struct {
 	name string
-	// config writes the configuration for listening at an address in front of the
-	// replicas, and returns the command to run.
+	// config writes the proxy's configuration, with the address to listen on and the replicas, and
+	// returns the command to run.
 	config func(dir, listen string, f fleet, addresses []string) ([]string, error)
 }
 
-// gateways is how many of the contestants, the first ones, are the gateway.
+// gateways is how many contestants are gateways; they come first.
 const gateways = 2
 
-// contestants are the gateway, as it comes and with net/http on both sides, and its
-// strongest peers. Each knows the relative speeds of the replicas: the gateway and the
-// weighted ones as weights, HAProxy's queue by the order of its servers.
+// contestants returns the gateway, with its defaults and with net/http on both sides, and its
+// strongest peers. Each knows the relative speeds of the replicas: the gateway and the weighted
+// peers by weights, HAProxy's queue by the order of its servers.
 func contestants(gateway string) []contestant {
 	return []contestant{
 		{gatewayName, func(dir, listen string, f fleet, addresses []string) ([]string, error) {
@@ -41,13 +41,13 @@ func contestants(gateway string) []contestant {
 			return haproxyCommand(dir, listen, f, addresses, "leastconn", "")
 		}},
 		{"nginx least_conn", func(dir, listen string, f fleet, addresses []string) ([]string, error) {
-			// Each worker counts for itself, so that several would choose worse.
+			// Each worker counts its own connections, so several workers would choose worse.
 			return nginxCommand(dir, listen, f, addresses, "1")
 		}},
 	}
 }
 
-// weight of a replica relative to the slowest.
+// weight returns the weight of a replica relative to the slowest.
 func (f fleet) weight(i int) int { return int(f[len(f)-1] / f[i]) }
 
 func write(dir, name, text string) (string, error) {
@@ -135,13 +135,13 @@ http {
 	return []string{"nginx", "-c", path, "-e", filepath.Join(dir, "nginx.log")}, err
 }
 
-// process is a program of the benchmark's own; it ends with the benchmark.
+// process is a program started by the benchmark. It ends with the benchmark.
 type process struct {
 	cmd *exec.Cmd
 	url string
 }
 
-// launch runs a command that will listen at an address and waits until it does.
+// launch runs a command and waits until it listens on an address.
 func launch(ctx context.Context, command []string, listen string) (*process, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stderr = os.Stderr
@@ -182,7 +182,7 @@ func (p *process) end() {
 	}
 }
 
-// freeAddress returns an address that nothing listens at.
+// freeAddress returns an address on which nothing listens.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

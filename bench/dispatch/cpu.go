@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// cpu is the time that the threads of the process and its children have run, for
-// themselves and in the kernel. What threads ran that ended meanwhile is not counted;
-// none of the programs here ends its threads.
+// cpu returns the CPU time, user and system, of the process and its children. It misses threads
+// that have ended, but none of these programs ends its threads.
 func (p *process) cpu() time.Duration {
 	pid := strconv.Itoa(p.cmd.Process.Pid)
 	sum := cpuOf(pid)
@@ -24,8 +23,7 @@ func (p *process) cpu() time.Duration {
 	return sum
 }
 
-// cpuOf reads the scheduler's own count in nanoseconds; that of /proc/PID/stat is in
-// steps of 10 ms.
+// cpuOf reads the scheduler's count in nanoseconds, because /proc/PID/stat has steps of 10 ms.
 func cpuOf(pid string) time.Duration {
 	var sum time.Duration
 	threads, _ := filepath.Glob("/proc/" + pid + "/task/*/schedstat")

@@ -14,18 +14,16 @@ import (
 	"time"
 )
 
-// Streams of the measurement, as a language model gives them: events that are one
-// token each.
+// The streams of the measurement resemble those of a language model: each event is one token.
 const (
 	streams         = 64
 	eventsPerStream = 200
-	// eventEvery is the time between two events of a stream. All streams step at
-	// once, as those of an engine that batches do.
+	// eventEvery is the time between two events of a stream. All streams step together, as in an
+	// engine that batches.
 	eventEvery = 10 * time.Millisecond
 )
 
-// token is an event as OpenAI's chat API has it. The mark is in nothing else that
-// passes.
+// token is an event of OpenAI's chat API. The mark occurs nowhere else in a response.
 const (
 	mark  = '~'
 	token = `data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1764000000,` +
@@ -35,10 +33,10 @@ const (
 		`"stream":true,"max_tokens":256}`
 )
 
-// everyHeader asks the backend for time between events.
+// everyHeader asks the backend to pace the events.
 const everyHeader = "X-Every"
 
-// metronome lets all streams step together.
+// metronome makes all streams step together.
 type metronome struct {
 	mu   sync.Mutex
 	next chan struct{} // closed at the next tick
@@ -65,7 +63,7 @@ func (m *metronome) wait() {
 	<-next
 }
 
-// backend is what the overhead measurement asks: "done" for GET, a stream for POST.
+// backend serves the overhead measurement: "done" for GET, a stream for POST.
 type backend struct{ steps *metronome }
 
 func (b backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -74,8 +72,8 @@ func (b backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	io.Copy(io.Discard, r.Body)
-	// Written by hand, each event in one write, so that the backend takes little of
-	// the machine's time.
+	// This bypasses net/http and sends each event in one write, so that the backend uses little
+	// CPU.
 	c, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		panic(err) // the figures would be wrong
@@ -95,13 +93,13 @@ func (b backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(c, "0\r\n\r\n")
 }
 
-// errBroken is a stream that ended early. Proxies on net/http's server break some on a
-// busy machine: an answer that comes before the client side of the exchange has seen
-// the end of the request's body fails (golang/go#15527).
+// errBroken means that a stream ended early. Proxies on net/http's server break some streams on a
+// busy machine: the exchange fails if the response arrives before the proxy has seen the end of the
+// request's body (golang/go#15527).
 var errBroken = errors.New("stream ended early")
 
-// streamLoop has n streams at once for a time, each begun again when it ends, and
-// returns how many events came and how many streams broke.
+// streamLoop keeps n streams running for a time and restarts each when it ends. It returns how many
+// events arrived and how many streams broke.
 func streamLoop(url string, n int, paced bool, length time.Duration) (came, broken int64, err error) {
 	host := strings.TrimPrefix(url, "http://")
 	var events, lost atomic.Int64
@@ -130,7 +128,7 @@ func streamLoop(url string, n int, paced bool, length time.Duration) (came, brok
 	return events.Load(), lost.Load(), nil
 }
 
-// oneStream asks for a stream and counts its events.
+// oneStream requests a stream and counts its events.
 func oneStream(host string, paced bool) (int, error) {
 	c, err := net.Dial("tcp", host)
 	if err != nil {

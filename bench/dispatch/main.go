@@ -1,7 +1,7 @@
-// Command dispatch compares the gateway with other proxies in front of replicas
-// of unequal speed. It needs haproxy and nginx on PATH (Debian: apt-get install
-// haproxy nginx-light). Caddy and Traefik are built from tools/ where they are missing,
-// and left out with a line where that fails.
+// Command dispatch compares the gateway with other proxies in front of replicas of unequal speed.
+// It needs haproxy and nginx on PATH (Debian: apt-get install haproxy nginx-light). It builds Caddy
+// from tools/ if missing. It includes Traefik only if ALIQUOT_TRAEFIK names a program, because
+// building it takes half an hour or more. It prints a line for each of the two that it leaves out.
 package main
 
 import (
@@ -39,7 +39,7 @@ func main() {
 	}
 }
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	gateway string
 	seeds   int

@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// serveRole is this program as another process: "busy", which only computes, or one of the
-// overhead measurement: "backend" or "plain", which wants the address to listen at and, for
-// plain, the backend's.
+// serveRole runs this program as a helper process: "busy" only computes, "backend" and "plain"
+// belong to the overhead measurement. These two take the address to listen on and, for "plain", the
+// backend's.
 func serveRole(role string, args []string) error {
 	if role == "busy" {
 		compute()
@@ -53,8 +53,8 @@ func (b *buffers) Get() []byte {
 
 func (b *buffers) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }
 
-// overhead measures what a proxy adds, in rounds that take turns between the
-// ways, so that a busy moment of the machine meets all alike.
+// overhead measures what a proxy adds. The routes take turns in each round, so that load from other
+// programs affects all alike.
 func overhead(ctx context.Context, gateway string, rounds int) error {
 	dir, err := os.MkdirTemp("", "aliquot-bench-")
 	if err != nil {
@@ -72,7 +72,7 @@ func overhead(ctx context.Context, gateway string, rounds int) error {
 	}
 	for round := range rounds + 1 {
 		for _, r := range routes {
-			if err := r.measure(round > 0); err != nil { // the first is to warm up
+			if err := r.measure(round > 0); err != nil { // the first round is a warm-up
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
 		}
@@ -81,7 +81,7 @@ func overhead(ctx context.Context, gateway string, rounds int) error {
 	return nil
 }
 
-// measure is one round of a route.
+// measure runs one round of a route.
 func (r *route) measure(counts bool) error {
 	one, err := closedLoop(r.process.url, 1, time.Second)
 	if err != nil {
@@ -115,7 +115,7 @@ func (r *route) stream(paced, counts bool) (int64, error) {
 	return came, err
 }
 
-// spent does something and says how fast, and what each took of the route's CPU time.
+// spent runs do, which returns a count, and returns its rate and the route's CPU time per unit.
 func (r *route) spent(do func() (int64, error)) (cost, error) {
 	began, before := time.Now(), r.process.cpu()
 	n, err := do()
@@ -129,7 +129,7 @@ func (r *route) spent(do func() (int64, error)) (cost, error) {
 	return c, nil
 }
 
-// typical are the medians of a route.
+// typical holds the medians of a route.
 type typical struct {
 	p50                time.Duration
 	many, paced, flood cost
@@ -147,7 +147,7 @@ func (r *route) typical() typical {
 	return typical{median(r.p50), mid(r.many), mid(r.paced), mid(r.flood)}
 }
 
-// compare prints each way, and the gateway's as ratios to the others.
+// compare prints each route, and the gateway's results as ratios to the others.
 func compare(routes []*route, rounds int) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("\noverhead, medians of %d rounds; %s; load averages %s", rounds, versions(), load)
@@ -172,7 +172,8 @@ func compare(routes []*route, rounds int) {
 	}
 }
 
-// ratios prints a way of the gateway as multiples of its peers, and its targets.
+// ratios prints the results of a gateway's route as multiples of its peers, and whether it meets
+// its targets.
 func (r *route) ratios(routes []*route) {
 	own, direct, haproxy := r.typical(), routes[0].typical(), typical{}
 	fmt.Printf("\n| %s, as a multiple of | added p50 | req/s at 64 | CPU per request | CPU per event, paced | "+
@@ -212,9 +213,8 @@ func median[T ~int64 | ~float64](v []T) T {
 	return v[len(v)/2]
 }
 
-// closedLoop asks again and again on each of n connections, and returns the
-// latency of every answer. The client is written by hand, so that the measurement
-// is of the proxy and not of a client library.
+// closedLoop sends requests one after another on each of n connections and returns all latencies.
+// It does not use a client library, so that it measures the proxy only.
 func closedLoop(url string, n int, length time.Duration) ([]time.Duration, error) {
 	host := strings.TrimPrefix(url, "http://")
 	all := make([][]time.Duration, n)
@@ -257,7 +257,7 @@ func loop(host string, end time.Time) ([]time.Duration, error) {
 	}
 }
 
-// readAnswer reads a 200 whose body is "done".
+// readAnswer reads a 200 response whose body is "done".
 func readAnswer(in *bufio.Reader) error {
 	for first := true; ; first = false {
 		line, err := in.ReadSlice('\n')

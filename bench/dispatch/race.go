@@ -10,7 +10,7 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// entry is a contestant that runs.
+// entry is a running contestant.
 type entry struct {
 	contestant
 	process  *process
@@ -18,8 +18,8 @@ type entry struct {
 	latency  map[float64][]time.Duration // by load, all seeds
 }
 
-// virtual is the gateway's policy in virtual time, on the same calls: what it
-// would reach if moving a request took no time.
+// virtual holds the latencies of the gateway's policy in virtual time on the same calls, by load:
+// what the gateway would reach if forwarding took no time.
 type virtual map[float64][]time.Duration
 
 func (v virtual) play(f fleet, calls []call, load float64) {
@@ -27,7 +27,7 @@ func (v virtual) play(f fleet, calls []call, load float64) {
 	v[load] = append(v[load], all[len(all)/20:]...)
 }
 
-// enter starts the contestants, each with replicas of its own.
+// enter starts the contestants, each with its own replicas.
 func enter(ctx context.Context, gateway string, f fleet) ([]*entry, func(), error) {
 	dir, err := os.MkdirTemp("", "aliquot-bench-")
 	if err != nil {
@@ -77,8 +77,8 @@ func (c contestant) launch(ctx context.Context, dir string, f fleet, replicas []
 	return launch(ctx, command, listen)
 }
 
-// race plays the same calls to all contestants at the same time, for every load
-// and seed, and prints what the clients saw.
+// race plays the same calls to all contestants at the same time, for every load and seed, and
+// prints the latencies that the clients saw.
 func race(ctx context.Context, o options) error {
 	f := uneven()
 	entries, end, err := enter(ctx, o.gateway, f)
@@ -86,7 +86,7 @@ func race(ctx context.Context, o options) error {
 		return err
 	}
 	defer end()
-	// Connections, code paths and the gateway's rates are warm before it counts.
+	// Warm up connections, code paths and the gateway's rates before the measurement.
 	if err := heat(entries, poisson(1000, 0.5*f.capacity(), 1000), 0); err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func race(ctx context.Context, o options) error {
 	return nil
 }
 
-// heat plays one sequence of calls; load 0 is not recorded.
+// heat plays one sequence of calls to all contestants. With load 0, it records nothing.
 func heat(entries []*entry, calls []call, load float64) error {
 	begin := time.Now().Add(100 * time.Millisecond)
 	errs := make([]error, len(entries))
@@ -115,7 +115,7 @@ func heat(entries []*entry, calls []call, load float64) error {
 		wait.Go(func() {
 			all, err := play(e.process.url, calls, begin)
 			if errs[i] = err; err == nil && load > 0 {
-				// The queue starts empty; its first calls would flatter everyone.
+				// The queue starts empty, so the first calls would flatter every contestant.
 				e.latency[load] = append(e.latency[load], all[len(all)/20:]...)
 			}
 		})
@@ -177,7 +177,7 @@ func report(entries []*entry, ideal virtual, f fleet, busy int) {
 	}
 }
 
-// against prints what the gateway took at each load, as multiples of the best of some peers.
+// against prints the gateway's latencies at each load as multiples of the best of some peers.
 func (e *entry) against(name string, peers []*entry) {
 	fmt.Printf(" | |\n| %s / %s |", e.name, name)
 	for _, load := range loads {

@@ -43,15 +43,15 @@ func readTrace(path string) ([]traced, error) {
 	return out, nil
 }
 
-// streamer is a replica that streams one event per token: 0.1 ms for each token
-// of the prompt, then 20 ms for each of the completion, by its speed. It checks
-// its own slots.
+// streamer is a replica that streams one event per token. At speed 1, it takes 0.1 ms for each
+// token of the prompt and then 20 ms for each token of the completion. It checks the limit of its
+// own slots.
 type streamer struct {
 	address         string
 	slots           int64
 	speed           float64
 	active, over    atomic.Int64
-	served          *sync.Map // request to times served
+	served          *sync.Map // request IDs that were served
 	twice, finished atomic.Int64
 }
 
@@ -70,7 +70,7 @@ func (s *streamer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for i := range completion {
 		pace(20 * time.Millisecond)
 		if i == completion-1 {
-			// Free before the client can know that it is.
+			// Release the slot before the client can know that it is free.
 			s.active.Add(-1)
 			s.finished.Add(1)
 		}
@@ -79,8 +79,8 @@ func (s *streamer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// replay plays a recorded hour in front of replicas of unequal speed, all events
-// streamed, and counts what was lost, doubled or above a limit.
+// replay plays a recorded trace against replicas of unequal speed, with streamed answers, and
+// counts requests that were lost, served twice or above a replica's slots.
 func replay(ctx context.Context, gateway, path string, speed float64) error {
 	trace, err := readTrace(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -186,7 +186,7 @@ func playTrace(url string, trace []traced, speed float64) (failed int64, first, 
 	return lost.Load(), first, total
 }
 
-// stream sends one request, checks every event and returns when the first came.
+// stream sends one request, checks every event and returns the time of the first.
 func stream(client *http.Client, url string, id int, r traced) (time.Time, error) {
 	q, err := http.NewRequest(http.MethodPost, url, nil)
 	if err != nil {

@@ -15,27 +15,27 @@ import (
 type route struct {
 	name    string
 	process *process
-	p50     []time.Duration // at one connection, a figure per round
+	p50     []time.Duration // at one connection, by round
 	many    []cost          // requests at 64 connections
-	paced   []cost          // events that come one by one
-	flood   []cost          // events that come as fast as they can
+	paced   []cost          // paced events
+	flood   []cost          // events as fast as possible
 	broken  int64           // streams that ended early
 }
 
-// cost is what a process did in a part of a round.
+// cost is the result of one part of a round.
 type cost struct {
 	rate float64       // per second
-	cpu  time.Duration // of the process, for each; 0 where the backend is asked directly
+	cpu  time.Duration // of the proxy per unit; 0 for the direct route
 }
 
-// step is a route before it is started.
+// step is a route that is not yet started.
 type step struct {
 	name    string
 	command func(listen string) ([]string, error)
 }
 
-// layRoutes starts the backend and every proxy in front of it. A peer that this
-// machine does not have and cannot build is left out with a line.
+// layRoutes starts the backend and every proxy in front of it. It leaves out a built peer that is
+// missing and cannot be built, and prints why.
 func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -78,7 +78,7 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 			return haproxyCommand(dir, listen, f, []string{backend}, "leastconn", "")
 		}},
 		step{"nginx", func(listen string) ([]string, error) {
-			return nginxCommand(dir, listen, f, []string{backend}, "auto") // as many as HAProxy and Go use
+			return nginxCommand(dir, listen, f, []string{backend}, "auto") // one per core, as HAProxy and Go use
 		}})
 	for _, s := range steps {
 		if err := lay(s); err != nil {
@@ -99,7 +99,8 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 	return routes, nil
 }
 
-// program returns the path of a peer's program, which is built first where that is quick.
+// program returns the path of a peer's program. It builds the program first if it is missing and
+// the build is quick.
 func (p builtPeer) program(ctx context.Context) (string, error) {
 	if p.asked && os.Getenv("ALIQUOT_"+strings.ToUpper(p.tool)) == "" {
 		return "", fmt.Errorf("its build takes half an hour or more: run scripts/tools --path %s and name the "+
@@ -108,7 +109,7 @@ func (p builtPeer) program(ctx context.Context) (string, error) {
 	return built(ctx, p.tool)
 }
 
-// built returns a program of tools/, which is built first where it is missing.
+// built returns the path of a program of tools/, which it builds first if missing.
 func built(ctx context.Context, tool string) (string, error) {
 	cmd := exec.CommandContext(ctx, "scripts/tools", "--path", tool)
 	var failure bytes.Buffer
@@ -125,7 +126,7 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// variant is a way to run the gateway: what stands in its listen and service blocks.
+// variant is a configuration of the gateway: additions to its listen and service blocks.
 type variant struct{ name, listen, service string }
 
 const (
@@ -133,7 +134,7 @@ const (
 	haproxyName = "HAProxy"
 )
 
-// variants are measured side by side; the first is the gateway as it comes.
+// variants are measured side by side. The first is the default configuration.
 var variants = []variant{
 	{gatewayName, "", ""},
 	{gatewayName + ", net/http towards clients", plainServer, ""},
@@ -178,7 +179,7 @@ service "bench" {
 // builtPeer is a proxy that is built from its Go module.
 type builtPeer struct {
 	name, tool string
-	asked      bool // built only by who asks for it
+	asked      bool // not built automatically
 	command    func(program, dir, listen, backend string) ([]string, error)
 }
 

@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// end is a simulated request that will finish.
+// end is the end of a simulated request.
 type end struct {
 	at     time.Duration
 	ticket *dispatch.Ticket
@@ -27,8 +27,7 @@ func (e *ends) Pop() any {
 	return last
 }
 
-// simulate runs the gateway's own policy over the calls in virtual time and
-// returns the latency of each.
+// simulate runs the gateway's policy on the calls in virtual time and returns the latency of each.
 func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 	start := time.Unix(1_700_000_000, 0)
 	q := dispatch.New(policy)
@@ -77,7 +76,7 @@ func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 	return latency
 }
 
-// simTable prints mean and p99 of several thresholds at every load.
+// simTable prints p99 and mean of several thresholds at every load.
 func simTable(loads []float64, seeds, n int) {
 	f := uneven()
 	fmt.Printf("| policy |")

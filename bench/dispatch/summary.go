@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// summary is what a table says of many latencies.
+// summary is what the tables print about many latencies.
 type summary struct {
 	n              int
 	mean, p50, p99 time.Duration

@@ -8,12 +8,11 @@ import (
 	"time"
 )
 
-// wanted is the part of the best peer's p99 that the gateway may take at a load;
-// 1 at loads that are not listed, and on a busy host.
+// wanted is the target for the gateway's p99 as a share of the best peer's, by load; 1 for other
+// loads, and on a busy host.
 var wanted = map[float64]float64{0.5: 0.75, 0.7: 0.85}
 
-// judge compares the gateway with its peers and says of each target whether it
-// was met.
+// judge compares the gateway with its peers and reports for each target whether it is met.
 func judge(gateway *entry, peers []*entry, f fleet, busy int) []string {
 	var out []string
 	say := func(what string, got, limit float64) {
@@ -41,7 +40,7 @@ func judge(gateway *entry, peers []*entry, f fleet, busy int) []string {
 	return out
 }
 
-// best is the least p99 and the least mean among entries, not of one entry.
+// best returns the lowest p99 and the lowest mean, which may be of different entries.
 func best(entries []*entry, load float64) (p99, mean time.Duration) {
 	var p99s, means []time.Duration
 	for _, e := range entries {
@@ -51,7 +50,7 @@ func best(entries []*entry, load float64) (p99, mean time.Duration) {
 	return slices.Min(p99s), slices.Min(means)
 }
 
-// rate is requests per second, exact or a bound.
+// rate is a rate in requests per second; bound is "< " or "> " if the value is only a bound.
 type rate struct {
 	bound string
 	value float64
@@ -77,7 +76,7 @@ func (e *entry) largestRate(loads []float64, f fleet) rate {
 	return rate{"> ", loads[len(loads)-1] * f.capacity()}
 }
 
-// versions says which peers ran.
+// versions returns the versions of HAProxy and nginx.
 func versions() string {
 	number := regexp.MustCompile(`[0-9]+\.[0-9.]+[0-9]`)
 	out := ""

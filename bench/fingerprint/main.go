@@ -1,9 +1,9 @@
-// Command fingerprint measures aliquot-device-nvidia on racks of 1, 8 and 16 GPUs
-// of 10 slices each: the time from Nomad's Fingerprint call to the first answer,
-// and the plugin's resident memory after it.
+// Command fingerprint measures aliquot-device-nvidia on racks of 1, 8 and 16 GPUs with 10 slices
+// each: the time from Nomad's Fingerprint call to the first response, and the plugin's resident
+// memory after it.
 //
-// "cold" starts an MPS daemon for every GPU; "warm" is the next start of the
-// plugin, which adopts them, as after a restart of the agent.
+// "cold" starts an MPS daemon for every GPU. "warm" is the next start of the plugin, which adopts
+// the daemons, as after a restart of the agent.
 package main
 
 import (
@@ -125,7 +125,7 @@ func once(ctx context.Context, binary string, env []string, work string) (time.D
 	return took, groups, rss, err
 }
 
-// resident reads a process's resident set in MiB.
+// resident returns a process's resident set in MiB.
 func resident(pid int) (float64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -140,7 +140,7 @@ func resident(pid int) (float64, error) {
 	return 0, fmt.Errorf("process %d reports no resident set", pid)
 }
 
-// quit ends the MPS daemons, which outlive the plugin on purpose.
+// quit ends the MPS daemons, which by design outlive the plugin.
 func quit(tools rack.Tools, env []string, work string) {
 	pipes, _ := filepath.Glob(filepath.Join(work, "run", "mps", "*", "pipe"))
 	for _, pipe := range pipes {

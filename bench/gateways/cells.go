@@ -9,9 +9,9 @@ import (
 	"text/tabwriter"
 )
 
-// cells prints, in simulated time, what it costs to split a service's replicas and clients
-// into cells that know nothing of each other, as where one owner cannot decide for all. Each
-// cell gives a request the fastest free slot, and queues what finds none.
+// cells prints the simulated cost of splitting a service's replicas and clients into independent
+// cells, as without one owner that decides for all. Each cell assigns a request to the fastest free
+// slot, and queues it if there is none.
 func cells() {
 	const each = 96 // fast replicas, and as many slow ones
 	fmt.Printf("\n%d fast and %d slow replicas of one slot in cells, clients spread by hash, simulated, "+
@@ -42,7 +42,7 @@ func average(of []float64) float64 {
 	return sum / float64(len(of))
 }
 
-// simulate plays 400,000 requests over all cells.
+// simulate plays 400,000 requests over all cells and returns their latencies.
 func simulate(cells, perClass int, load float64) (times []float64) {
 	rng := rand.New(rand.NewPCG(14, uint64(cells)))
 	rate := load * float64(cells) * float64(perClass) * (1 + 1/float64(slower))
@@ -61,9 +61,9 @@ func simulate(cells, perClass int, load float64) (times []float64) {
 	return times
 }
 
-// cell is replicas that share one queue.
+// cell is a group of replicas that share one queue.
 type cell struct {
-	fast, slow int // free
+	fast, slow int // free slots
 	busy       ends
 	queue      []waiting
 }
@@ -93,7 +93,7 @@ func (c *cell) arrive(now, serve float64, times *[]float64) {
 	c.begin(now, times)
 }
 
-// until lets requests end up to a time.
+// until ends the requests that finish by a time.
 func (c *cell) until(now float64, times *[]float64) {
 	for len(c.busy) > 0 && c.busy[0].at <= now {
 		e := heap.Pop(&c.busy).(end)

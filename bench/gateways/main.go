@@ -1,4 +1,4 @@
-// Command gateways compares several gateways that share one queue with one gateway, as
+// Command gateways compares several gateways that share one queue with a single gateway, as
 // processes of the shipped program with a real Consul, on one machine.
 package main
 
@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-// options are what the flags say.
+// options are the values of the flags.
 type options struct {
 	gateway, consul, dir string
 	seeds                int
@@ -83,7 +83,7 @@ func (o options) run(ctx context.Context, only string) (err error) {
 	return nil
 }
 
-// open starts so many gateways before the replicas.
+// open starts n gateways in front of the replicas.
 func (o options) open(ctx context.Context, n int, replicas []*gateways.Replica) (*gateways.Fleet, error) {
 	dir, err := os.MkdirTemp(o.dir, "fleet-")
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"aliquot.example/e2e/gateways"
 )
 
-// calls are how many requests a round of the measurement of added time has at each gateway.
+// calls is how many requests each gateway gets per round of the added-time measurement.
 const calls = 400
 
-// idle is a replica with room for all, which answers at once.
+// idle returns a replica with 1000 slots that answers at once.
 func idle() (*gateways.Replica, error) {
 	r, err := gateways.NewReplica("127.0.0.1", "fast", 1000, 1)
 	if err == nil {
@@ -24,11 +24,11 @@ func idle() (*gateways.Replica, error) {
 	return r, err
 }
 
-// measurement prints something about gateways of which one owns the service.
+// measurement measures gateways, one of which owns the service, and prints the result.
 type measurement func(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) error
 
-// settled opens three gateways before one replica that answers at once, and has do measure
-// them when one owns the service for good.
+// settled starts three gateways in front of one replica that answers at once, waits until one of
+// them owns the service for good, and calls do.
 func (o options) settled(ctx context.Context, do measurement) error {
 	r, err := idle()
 	if err != nil {
@@ -47,8 +47,8 @@ func (o options) settled(ctx context.Context, do measurement) error {
 	return do(ctx, f, owner)
 }
 
-// lasting returns the owner when the service has come to the gateway that is first in the
-// hash, which takes 10 s after the start.
+// lasting waits until the service belongs to the gateway that is first in the hash, which takes 10
+// s after the start, and returns that gateway.
 func (o options) lasting(ctx context.Context, f *gateways.Fleet) (*gateways.Gateway, error) {
 	select {
 	case <-time.After(12 * time.Second):
@@ -57,8 +57,8 @@ func (o options) lasting(ctx context.Context, f *gateways.Fleet) (*gateways.Gate
 	return f.Settled(ctx)
 }
 
-// added prints what a request takes on one connection that enters at the owner, and at
-// another gateway.
+// added prints the latency on one connection of requests that enter at the owner, and at another
+// gateway.
 func (o options) added(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) error {
 	var at, beside []time.Duration
 	for round := range o.rounds + 1 {
@@ -73,7 +73,7 @@ func (o options) added(ctx context.Context, f *gateways.Fleet, owner *gateways.G
 				beside = append(beside, times...)
 			}
 		}
-		if round == 0 { // it warms up
+		if round == 0 { // warm-up
 			at, beside = nil, nil
 		}
 	}
@@ -101,8 +101,8 @@ func oneByOne(ctx context.Context, g *gateways.Gateway) (times []time.Duration, 
 	return times, nil
 }
 
-// decisions prints what a decision of the owner costs it: all requests enter at the others,
-// so that it carries no byte of them.
+// decisions prints the owner's CPU time per decision. All requests enter at the other gateways, so
+// the owner forwards none of them.
 func decisions(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) error {
 	var others []*gateways.Gateway
 	for _, g := range f.Gateways {
@@ -127,7 +127,7 @@ func decisions(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) 
 	return w.Flush()
 }
 
-// together has so many clients ask one request after the other for a while.
+// together runs clients that each send one request after another for a while.
 func together(ctx context.Context, at []*gateways.Gateway, clients int, length time.Duration) (requests int,
 	err error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}

@@ -18,17 +18,17 @@ import (
 const (
 	fast, slow = 4, 4 // replicas
 	slots      = 1    // of each
-	// unit is the mean time that a fast replica takes, slower how much longer a slow one does.
+	// unit is the mean service time of a fast replica; a slow one takes slower times as long.
 	unit   = 30 * time.Millisecond
 	slower = 3
-	// warm is how long a sequence runs before it counts.
+	// warm is how long a sequence runs before its latencies count.
 	warm = 5 * time.Second
 )
 
-// capacity is in requests per second.
+// capacity returns the capacity in requests per second.
 func capacity() float64 { return (fast + slow/float64(slower)) * slots / unit.Seconds() }
 
-// replicas starts them. A request carries the time that a fast one takes for it.
+// replicas starts the replicas. A request states how long a fast one takes for it.
 func replicas() (all []*gateways.Replica, end func(), err error) {
 	end = func() {
 		for _, r := range all {
@@ -60,10 +60,10 @@ func replicas() (all []*gateways.Replica, end func(), err error) {
 // call is one request of a sequence.
 type call struct {
 	at, serve time.Duration
-	gateway   int // the clients' choice
+	gateway   int // random number that selects the gateway
 }
 
-// sequence is Poisson arrivals with exponential times to serve, the same for every arm.
+// sequence returns Poisson arrivals with exponential service times, the same for every arm.
 func sequence(load float64, length time.Duration, seed uint64) (calls []call) {
 	rng := rand.New(rand.NewPCG(seed, 14))
 	gap := 1 / (load * capacity())
@@ -74,7 +74,7 @@ func sequence(load float64, length time.Duration, seed uint64) (calls []call) {
 	return calls
 }
 
-// race prints mean and p99 of one gateway and of three, the sequences of both in turn.
+// race prints mean and p99 of one gateway and of three, which take turns with each sequence.
 func (o options) race(ctx context.Context) error {
 	all, end, err := replicas()
 	if err != nil {
@@ -98,7 +98,7 @@ func (o options) race(ctx context.Context) error {
 				took[key(load, n)] = append(took[key(load, n)], times...)
 			}
 		}
-		// A run that is cut short has shown what it measured.
+		// So that a run that is interrupted has printed its results.
 		one, three := took[key(load, 1)], took[key(load, 3)]
 		fmt.Fprintf(os.Stderr, "load %.2f: p99 of one %s, of three %s\n", load, ms(quantile(one, 0.99)),
 			ms(quantile(three, 0.99)))
@@ -120,7 +120,7 @@ func key(load float64, n int) string {
 	return strconv.FormatFloat(load, 'f', 2, 64) + "/" + strconv.Itoa(n)
 }
 
-// play asks when each call is due, and returns how long those took that count.
+// play sends each call when it is due, and returns the latencies after the warm-up.
 func play(ctx context.Context, f *gateways.Fleet, calls []call) ([]time.Duration, error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 	defer client.CloseIdleConnections()
@@ -140,7 +140,7 @@ func play(ctx context.Context, f *gateways.Fleet, calls []call) ([]time.Duration
 		wait.Go(func() {
 			g := f.Gateways[c.gateway%len(f.Gateways)]
 			err := g.Ask(ctx, client, "", c.serve, nil)
-			took := time.Since(start.Add(c.at)) // a late client counts, too
+			took := time.Since(start.Add(c.at)) // includes any delay of the client
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil && first == nil {

@@ -1,5 +1,5 @@
-// Command router measures the reconcile loop of `aliquot router` on a real Consul
-// server: many services from cold, and single changes.
+// Command router measures the reconcile loop of `aliquot router` with a real Consul server: many
+// services from a cold start, and single changes.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// bench is one server with its services.
+// bench is one Consul server with its services.
 type bench struct {
 	*consultest.Server
 	services, instances int
@@ -89,7 +89,7 @@ func run(services, instances, changes int) error {
 func name(i int) string                 { return fmt.Sprintf("svc-%03d", i) }
 func instance(svc string, j int) string { return fmt.Sprintf("%s-%02d", svc, j) }
 
-// fill registers all instances, 30 in a transaction.
+// fill registers all instances, 30 per transaction.
 func (b *bench) fill() error {
 	node := func(j int) string { return fmt.Sprintf("gpu-%02d", j%20) }
 	for j := range 20 {
@@ -132,7 +132,7 @@ func check(node, id, status string) api.HealthCheck {
 	return api.HealthCheck{Node: node, CheckID: "check:" + id, ServiceID: id, Name: "check", Status: status}
 }
 
-// round runs one router: from cold until all entries are right, then changes.
+// round runs one router: from a cold start until all entries are right, then with single changes.
 func (b *bench) round(w *tabwriter.Writer, dir string, connections, changes int) error {
 	file := filepath.Join(dir, "router.hcl")
 	text := fmt.Sprintf("consul {\n  address = %q\n  max_connections = %d\n}\nlog_level = \"error\"\n", b.Address,
@@ -177,7 +177,7 @@ func (b *bench) round(w *tabwriter.Writer, dir string, connections, changes int)
 	return nil
 }
 
-// loadAverage tells how busy the machine was with other things too.
+// loadAverage returns the machine's load average over one minute.
 func loadAverage() string {
 	text, _ := os.ReadFile("/proc/loadavg")
 	one, _, _ := strings.Cut(string(text), " ")
@@ -192,11 +192,11 @@ func mean(v []time.Duration) float64 {
 	return float64(sum) / float64(len(v)) / 1e6
 }
 
-// idle is the router's CPU, in percent of one, while nothing changes; its audits
-// are in it.
+// idle returns the router's CPU use, in percent of one core, while nothing changes. It includes the
+// router's audits.
 func (b *bench) idle(pid int) (float64, error) {
 	const span = 12 * time.Second
-	settle := time.NewTimer(6 * time.Second) // the first audit reads the indexes of all that was written
+	settle := time.NewTimer(6 * time.Second) // the first audit reads the indexes of everything written
 	<-settle.C
 	before := cpu(pid)
 	timer := time.NewTimer(span)
@@ -231,7 +231,8 @@ func (b *bench) awaitAll() error {
 	return nil
 }
 
-// change fails all instances of a class of one service and waits for its zero.
+// change makes all instances of one class of one service unhealthy and waits until that class has
+// weight 0.
 func (b *bench) change(n int) (time.Duration, error) {
 	svc := name((n * 37) % b.services)
 	node := func(j int) string { return fmt.Sprintf("gpu-%02d", j%20) }
@@ -259,7 +260,7 @@ func (b *bench) change(n int) (time.Duration, error) {
 	return time.Since(start), err
 }
 
-// clear removes all entries and heals all instances.
+// clear removes all entries and makes all instances healthy.
 func (b *bench) clear() error {
 	kinds := weigh.Kinds()
 	slices.Reverse(kinds)
@@ -306,8 +307,8 @@ func await(limit time.Duration, done func() bool) error {
 	return nil
 }
 
-// cpu is the CPU time of a process: the first figure, in nanoseconds, of the
-// schedstat of each of its threads.
+// cpu returns the CPU time of a process: the sum over its threads of the first figure in schedstat,
+// in nanoseconds.
 func cpu(pid int) time.Duration {
 	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	var sum time.Duration

@@ -33,8 +33,8 @@ type candidate struct {
 	took   []time.Duration
 }
 
-// candidates are the docker driver and, after it, this driver without a GPU and
-// with six slices of one, on a host that has plain nodes and driver libraries.
+// candidates returns the docker driver, and this driver without a GPU and with six slices of one.
+// The device nodes and driver libraries are stand-ins, made by pretend.
 func candidates(ctx context.Context, dir string) ([]candidate, error) {
 	log := hclog.NewNullLogger()
 	stock := docker.NewDockerDriver(ctx, log)
@@ -78,7 +78,7 @@ func candidates(ctx context.Context, dir string) ([]candidate, error) {
 	}, nil
 }
 
-// pretend makes a root tree with one GPU and a pipe directory.
+// pretend creates a root tree with one GPU, and a pipe directory.
 func pretend(root, pipe string) error {
 	files := map[string]string{"proc/driver/nvidia/gpus/0000:1b:00.0/information": "Device Minor: 0\n"}
 	for _, lib := range []string{"libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ptxjitcompiler.so.1",
@@ -106,7 +106,7 @@ func pretend(root, pipe string) error {
 	return os.MkdirAll(pipe, 0o755)
 }
 
-// decode turns a block as Nomad hands it on into what the schema makes of it.
+// decode decodes a block, as Nomad passes it on, by a schema.
 func decode(schema *hclspec.Spec, block map[string]any) (cty.Value, error) {
 	spec, diags := hclspecutils.Convert(schema)
 	if diags.HasErrors() {
@@ -136,7 +136,7 @@ func configure(d drivers.DriverPlugin, block map[string]any) error {
 		AgentConfig: &base.AgentConfig{Driver: &base.ClientDriverConfig{}}})
 }
 
-// start times one StartTask and removes the container again.
+// start times one StartTask and then removes the container.
 func (c candidate) start(ctx context.Context, dir string) (time.Duration, error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()

@@ -1,9 +1,9 @@
-// Command starttask compares the time that StartTask takes in Nomad's own docker
-// driver and in this one, on the same engine, the same image and in turns, so
-// that the engine's mood falls on all alike. It prints a table and judges nothing.
+// Command starttask compares the time that StartTask takes in Nomad's docker driver and in this
+// one, with the same engine and the same image. The drivers take turns, so that variations of the
+// engine affect all alike. It prints a table and checks no targets.
 //
-// It needs root, a container engine and go. Both drivers run in this process; the
-// hop over gRPC that Nomad adds is the same for both and left out.
+// It needs root, a container engine and go. Both drivers run in this process. Nomad's gRPC call
+// adds the same to both and is left out.
 package main
 
 import (
@@ -60,13 +60,13 @@ func run(ctx context.Context, rounds int) error {
 	}
 	for round := range rounds + 1 {
 		for turn := range rows {
-			// Nobody is always first: a start pays for the removal before it.
+			// Rotate the order, because a start is slowed by the removal before it.
 			i := (turn + round) % len(rows)
 			took, err := rows[i].start(ctx, dir)
 			if err != nil {
 				return fmt.Errorf("%s: %w", rows[i].name, err)
 			}
-			if round > 0 { // the first start of each pays for what all later ones find warm
+			if round > 0 { // the first start of each is a warm-up
 				rows[i].took = append(rows[i].took, took)
 			}
 		}
@@ -74,8 +74,8 @@ func run(ctx context.Context, rounds int) error {
 	return report(os.Stdout, rows)
 }
 
-// report prints medians, the 95th percentile and the median of the differences
-// to the docker driver's start of the same round.
+// report prints the median, the 95th percentile, and the median difference to the docker driver's
+// start in the same round.
 func report(to io.Writer, rows []candidate) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "driver\tstarts\tmedian ms\tp95 ms\tover docker, median ms\t")

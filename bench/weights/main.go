@@ -1,5 +1,5 @@
-// Command weights compares the curated hardware table with published measurements:
-// how it orders every pair of GPUs and how far its ratios are off.
+// Command weights compares the curated hardware table with published measurements: whether it
+// orders each pair of GPUs correctly, and how far its ratios are off.
 package main
 
 import (
@@ -17,11 +17,11 @@ import (
 
 func main() { report(os.Stdout) }
 
-// apart is how far two measured rates must differ before their order counts, and
-// factor how far the table's ratio may be from the measured one.
+// apart is the ratio above which two measured rates count as different, and factor is how far the
+// table's ratio may be from the measured one.
 const apart, factor = 1.15, 2.0
 
-// pair compares two classes; fast is the faster one by measurement.
+// pair compares two classes. fast is the faster one by measurement.
 type pair struct {
 	column, fast, slow string
 	measured, table    float64 // ratio of fast to slow
@@ -32,8 +32,8 @@ func (p pair) ordered() bool { return p.table > 1 }
 func (p pair) off() float64  { return math.Max(p.measured/p.table, p.table/p.measured) }
 func (p pair) good() bool    { return p.ordered() && p.off() <= factor }
 
-// byTable is the weight of a class in the table, byFormula that of the plain
-// data-sheet formula without efficiency, for comparison.
+// byTable returns the weight of a class in the table. byFormula returns, for comparison, the weight
+// by the plain data-sheet formula, without efficiency.
 func byTable(class string) float64 { return row(class).Weight }
 
 func byFormula(class string) float64 {
@@ -49,7 +49,7 @@ func row(class string) gpu.Hardware {
 	return gpu.Table()[i]
 }
 
-// pairs lists every pair of classes of a column.
+// pairs returns every pair of classes in a column.
 func pairs(c column, weight func(string) float64) []pair {
 	var out []pair
 	classes := slices.Sorted(maps.Keys(c.rate))
@@ -65,8 +65,8 @@ func pairs(c column, weight func(string) float64) []pair {
 	return out
 }
 
-// both joins the rounds of offline results, each relative to its own H100 SXM, so
-// that GPUs of different rounds can be compared.
+// both joins the rounds of offline results, each relative to its own H100 SXM, so that GPUs of
+// different rounds can be compared.
 func both() column {
 	out := column{"both rounds", map[string]float64{}}
 	count := map[string]float64{}
@@ -85,7 +85,7 @@ func both() column {
 	return out
 }
 
-// rows turns the single-GPU rows into columns.
+// rows converts the single-GPU rows into columns.
 func rows() []column {
 	var out []column
 	for _, r := range argonne {
@@ -100,7 +100,7 @@ func rows() []column {
 	return out
 }
 
-// verdict sums up the pairs that count.
+// verdict summarises the pairs that count.
 type verdict struct{ count, ordered, within, good int }
 
 func judge(all []pair) verdict {
@@ -165,14 +165,14 @@ func report(out io.Writer) {
 	efficiencies(w)
 }
 
-// measuredClasses are those whose weight rests on a measurement.
+// measuredClasses are the classes whose weight is based on a measurement.
 var measuredClasses = []string{
 	"gb200", "b200", "gh200", "h200-nvl", "h200", "h100-nvl", "h100-pcie", "h100", "rtx-pro-6000",
 	"a100-80gb", "a100-40gb", "l40s", "mi355x", "mi325x", "mi300x", "mi250x",
 }
 
-// efficiency is the geometric mean, by architecture, of measured weight over the
-// plain formula.
+// efficiency returns, by architecture, the geometric mean of measured weight over the plain
+// formula.
 func efficiency() map[string]float64 {
 	sum, n := map[string]float64{}, map[string]float64{}
 	for _, class := range measuredClasses {

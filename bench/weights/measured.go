@@ -1,16 +1,15 @@
 package main
 
-// column is one published benchmark: tokens per second and accelerator, by class
-// of the hardware table.
+// column is one published benchmark: tokens per second and accelerator, by class of the hardware
+// table.
 type column struct {
 	name string
 	rate map[string]float64
 }
 
-// llama70b are the closed-division llama2-70b-99 results per accelerator of MLCommons,
-// best available system: MLPerf Inference v5.1 (inference_results_v5.1,
-// summary_results.json, 2025-09-09; MI355X is in the open division) and v4.1
-// (results' logs, valid ones only).
+// llama70b holds the closed-division llama2-70b-99 results of MLCommons per accelerator, best
+// available system: MLPerf Inference v5.1 (inference_results_v5.1, summary_results.json,
+// 2025-09-09; MI355X is in the open division) and v4.1 (the results' logs, valid ones only).
 var llama70b = []column{
 	{"v5.1 offline", map[string]float64{
 		"h100": 3902, "h200": 4415, "h200-nvl": 3908, "b200": 12864, "gb200": 13015, "rtx-pro-6000": 3276,
@@ -31,20 +30,20 @@ var llama8b = column{"v5.1 llama3.1-8b offline", map[string]float64{
 	"h100": 5777, "h200": 8255, "h200-nvl": 6347, "b200": 18370, "rtx-pro-6000": 5855, "l40s": 1642,
 }}
 
-// argonneClasses are the columns of argonne. Its A100 is taken for the 40 GB part
-// and its MI250 for the whole module; the source states neither.
+// argonneClasses are the columns of argonne. The source does not say which A100 and MI250 it used:
+// we assume the 40 GB part and the whole module.
 var argonneClasses = [5]string{"a100-40gb", "h100", "gh200", "mi250x", "mi300x"}
 
-// argonneRow is one configuration: input and output tokens, batch size, and tokens
-// per second, both directions, on one GPU; 0 where it was not measured.
+// argonneRow is one configuration: tokens of input and of output, batch size, and tokens per
+// second, input and output together, on one GPU; 0 if not measured.
 type argonneRow struct {
 	model         string
 	tokens, batch int
 	rate          [5]float64
 }
 
-// argonne is Argonne's LLM-Inference-Bench (BSD-3-Clause, Plots/All_results.csv):
-// one GPU, FP16, vLLM of 2024.
+// argonne is Argonne's LLM-Inference-Bench (BSD-3-Clause, Plots/All_results.csv): one GPU, FP16,
+// vLLM of 2024.
 var argonne = []argonneRow{
 	{"Llama-2-7b-hf", 128, 1, [5]float64{155, 274, 297, 140, 119}},
 	{"Llama-2-7b-hf", 128, 16, [5]float64{2035, 3608, 3793, 1796, 2824}},

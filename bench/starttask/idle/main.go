@@ -1,4 +1,4 @@
-// Command idle waits for SIGTERM; it is what the containers of the benchmark run.
+// Command idle waits for SIGTERM. The containers of the benchmark run it.
 package main
 
 import (
