@@ -154,8 +154,8 @@ func (f *found) Watch(ctx context.Context, set func([]line.Replica)) {
 	}
 }
 
-// The body says which service a request is for, and a service must not end while one
-// may still be for it.
+// The body decides which service a request is for, so a service must not end while a body may still
+// select it.
 func TestAServiceOutlivesTheRequestsThatStillArrive(t *testing.T) {
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "old") })
 	fine := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "new") })
@@ -194,8 +194,7 @@ func TestAServiceOutlivesTheRequestsThatStillArrive(t *testing.T) {
 	<-source.ended
 }
 
-// A service is also the fallback of requests that another one serves: it must not end
-// before those have their answer.
+// A service must not end while a request of another service may still fall back to it.
 func TestAServiceOutlivesTheRequestsThatMayFallBackToIt(t *testing.T) {
 	asked, answer := make(chan struct{}, 100), make(chan struct{})
 	busy := serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -7,8 +7,8 @@ import (
 	"aliquot.example/internal/weigh"
 )
 
-// Every pair of GPUs whose llama2-70b rates are more than 15% apart, within a
-// column of results and across rounds, is ordered rightly and within 2 x.
+// The table orders every pair of GPUs whose llama2-70b rates are more than 15% apart, within a
+// column of results and across rounds, correctly and within a factor of 2.
 func TestTheTableOrdersEveryPair(t *testing.T) {
 	count := 0
 	for _, c := range append(llama70b[:len(llama70b):len(llama70b)], both()) {
@@ -27,7 +27,7 @@ func TestTheTableOrdersEveryPair(t *testing.T) {
 	}
 }
 
-// The reason for a table: no formula over data sheets orders them all.
+// The plain data-sheet formula does not order all pairs correctly; hence the table.
 func TestThePlainFormulaDoesNot(t *testing.T) {
 	if v := judge(pairs(both(), byFormula)); v.good == v.count {
 		t.Errorf("the plain formula gets all %d pairs right: the table is not needed", v.count)

@@ -35,8 +35,8 @@ func files(t *testing.T, dir string) int {
 	return len(all)
 }
 
-// However many names askers choose, few records are kept, those used last; a restart knows
-// them.
+// However many names clients choose, a bounded number of records is kept, the most recently used
+// ones, also across a restart.
 func TestRecordsThatAreKeptAreFew(t *testing.T) {
 	for what, bound := range map[string]struct {
 		most  int
@@ -68,7 +68,8 @@ func TestRecordsThatAreKeptAreFew(t *testing.T) {
 	}
 }
 
-// That a repository is restricted is known for as long as anything of it is, and no longer.
+// The record that marks a repository as restricted exists as long as any other record of it, and no
+// longer.
 func TestRestrictionsStayWithTheirRepository(t *testing.T) {
 	dir := t.TempDir()
 	r := testRecords(t, dir, 10, 1<<30)
@@ -95,7 +96,7 @@ func TestRestrictionsStayWithTheirRepository(t *testing.T) {
 	}
 }
 
-// Files of an earlier version, which knew other IDs, go.
+// Files of an earlier version, which had other IDs, are removed.
 func TestRecordsOfAnEarlierVersionGo(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{digest("old") + ".json", recordName(repository(1), "v1")} {
@@ -111,7 +112,7 @@ func TestRecordsOfAnEarlierVersionGo(t *testing.T) {
 	}
 }
 
-// Who passed is known of a bounded number of askers.
+// A bounded number of permissions is remembered.
 func TestThoseWhoPassedAreFew(t *testing.T) {
 	l := &Library{passed: map[string]time.Time{}}
 	for i := range mostPassed {
@@ -126,7 +127,7 @@ func TestThoseWhoPassedAreFew(t *testing.T) {
 	}
 }
 
-// What is kept parsed is what the records hold, and no more than the bound.
+// Parsed values match their records, and their size stays within the bound.
 func TestParsedRecords(t *testing.T) {
 	r := testRecords(t, t.TempDir(), 100, 1<<30)
 	r.mostParsed = 100

@@ -17,7 +17,8 @@ func layer(digit, mediaType, title string) map[string]any {
 	return l
 }
 
-// The files of a model are named as its packer names them, and never outside of the model.
+// The files of a model have the names that its packer gave them, and never lie outside of the
+// model.
 func TestFilesOfManifests(t *testing.T) {
 	long := strings.Repeat("a", 64)
 	for what, c := range map[string]struct {
@@ -50,7 +51,7 @@ func TestFilesOfManifests(t *testing.T) {
 	}
 }
 
-// Only an artifact's manifest has blobs: no registry checks that key of another kind.
+// Only the manifest of an artifact has blobs: no registry checks that key in other manifests.
 func TestBlobsAreOfArtifacts(t *testing.T) {
 	body, err := json.Marshal(map[string]any{"blobs": []any{layer("a", "x", "f")}})
 	if err != nil {
@@ -68,7 +69,7 @@ func TestBlobsAreOfArtifacts(t *testing.T) {
 	}
 }
 
-// Whatever a registry sends, its files stay in the model and its blobs can be checked.
+// Whatever a registry sends, the files stay in the model and the blobs can be verified.
 func FuzzManifest(f *testing.F) {
 	body, _ := json.Marshal(map[string]any{"config": layer("c", "x", ""), "layers": []any{layer("a", "gguf", "t")}, "manifests": []any{layer("b", "", "")}})
 	f.Add(body)

@@ -10,7 +10,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// A login of the file is for its registry, by whatever name of it an image is called.
+// A login in the file applies to all names of its registry.
 func TestALoginIsForAllNamesOfItsRegistry(t *testing.T) {
 	login := auth.Credential{Username: "u", Password: "p"}
 	for _, c := range []struct {

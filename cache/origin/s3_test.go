@@ -7,7 +7,7 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// Keys are for a server, however its URL is written, and for no other.
+// Keys belong to one server, however its URL is written, and to no other.
 func TestKeysAreForTheServerTheyName(t *testing.T) {
 	for _, c := range []struct {
 		server, named string
@@ -26,7 +26,7 @@ func TestKeysAreForTheServerTheyName(t *testing.T) {
 		{"https://s3.dualstack.us-west-2.amazonaws.com", "", true},
 		{"https://s3.cn-north-1.amazonaws.com.cn", "", true},
 		{"https://s3.cn-north-1.amazonaws.com.cn", "https://s3.amazonaws.com", false},
-		// somebody's own server on a machine of Amazon's
+		// a user's own server on an Amazon machine
 		{"http://ec2-192-0-2-1.compute-1.amazonaws.com", "", false},
 	} {
 		s, err := NewS3(S3Options{Endpoint: c.server, Region: "us-east-1", Anonymous: true, Client: http.DefaultClient, Key: "s3"})

@@ -53,7 +53,7 @@ func exampleKeys(t *testing.T) *Keys {
 	return k
 }
 
-// AWS's own examples are accepted at their time, and no change of them is.
+// AWS's examples are accepted at their time, and any change to them is rejected.
 func TestSignaturesOfAWS(t *testing.T) {
 	k := exampleKeys(t)
 	at := time.Date(2013, 5, 24, 0, 5, 0, 0, time.UTC)
@@ -121,8 +121,7 @@ func replace(r *http.Request, old, by string) {
 	r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), old, by, 1))
 }
 
-// A file that cannot be read is said in one line that names it and the line, without what
-// is secret.
+// The error for an invalid file is one line that names the file and the line, without secrets.
 func TestKeysThatAreNone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys")
 	if _, err := ReadKeys(path); err == nil || !strings.Contains(err.Error(), "s3_keys_file") || !strings.Contains(err.Error(), path) {

@@ -17,8 +17,8 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// A disk that failed once does not keep an object from becoming whole later: what was
-// logged counts, the rest is fetched again.
+// A temporary disk failure does not keep an object from becoming whole later: logged chunks count,
+// the others are fetched again.
 func TestAFailureOfTheDiskPasses(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	body, o := contents(15, blob.ChunkSize+5)
@@ -48,8 +48,8 @@ func TestAFailureOfTheDiskPasses(t *testing.T) {
 	p.Closed()
 }
 
-// smallDisk mounts a file system of its own. The test is skipped where this process may
-// mount nothing, and fails where it may and cannot.
+// smallDisk mounts a small file system. It skips the test if this process has no right to mount,
+// and fails if mounting fails otherwise.
 func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -64,7 +64,7 @@ func smallDisk(t *testing.T, size string) string {
 	return dir
 }
 
-// A disk that is full is said to be, by reserving before anything is fetched.
+// A full disk is reported when space is reserved, before anything is fetched.
 func TestAFullDisk(t *testing.T) {
 	dir := smallDisk(t, "4m")
 	s := open(t, dir, Options{})
@@ -88,8 +88,8 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
-// A disk that fills up while a view is made leaves no part of it, and the view can be made
-// once there is room.
+// If the disk fills up while a view is published, no part of the view remains, and it can be
+// published once there is room.
 func TestAFullDiskMakesNoHalfView(t *testing.T) {
 	dir := smallDisk(t, "4m")
 	s := open(t, dir, Options{})
@@ -123,8 +123,8 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// victim is the process that TestKill kills: it writes chunks without end and says
-// which the log has.
+// victim is the process that TestKill kills. It writes chunks without end and prints which ones are
+// in the log.
 func victim(dir string) {
 	s, err := Open(dir, Options{})
 	if err != nil {
@@ -155,8 +155,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// After kill -9 at any moment every chunk that the log has is right, and the object
-// can be completed.
+// After kill -9 at any moment, every logged chunk is correct, and the object can be completed.
 func TestKill(t *testing.T) {
 	body, o := contents(50, 8*blob.ChunkSize)
 	for _, after := range []string{"written 0", "written 2", "written 6"} {

@@ -125,7 +125,7 @@ func TestAnObjectBecomesWhole(t *testing.T) {
 	}
 }
 
-// Bytes that are not the object's never become it; replaced by the right ones they do.
+// Wrong bytes never become the object; once they are replaced by the right ones, they do.
 func TestWrongBytesAreNotPublished(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	body, o := contents(2, blob.ChunkSize+9)
@@ -146,8 +146,7 @@ func TestWrongBytesAreNotPublished(t *testing.T) {
 	}
 }
 
-// What a log says survives; a line that was torn, and what the log does not say, do not
-// count.
+// Logged chunks survive a restart. A torn line and chunks that are not logged do not count.
 func TestARestartKnowsTheChunks(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -181,8 +180,8 @@ func TestARestartKnowsTheChunks(t *testing.T) {
 	}
 }
 
-// A store that is full lets go what was unused the longest, never what is open, pinned
-// or being fetched, and refuses what then does not fit.
+// A full store evicts the least recently used objects, never those that are open, pinned or being
+// fetched, and rejects what then does not fit.
 func TestEviction(t *testing.T) {
 	dir := t.TempDir()
 	var gone []string
@@ -227,8 +226,8 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// An object that can never fit is refused before anything is made for it, whatever size its
-// origin says.
+// An object that can never fit is rejected before any file is created, whatever size its origin
+// states.
 func TestWhatCannotFitIsRefused(t *testing.T) {
 	for _, o := range []Options{{}, {KeepFree: 1 << 20}, {Capacity: 64 << 20}} {
 		s := open(t, t.TempDir(), o)
@@ -251,7 +250,7 @@ func TestWhatCannotFitIsRefused(t *testing.T) {
 	}
 }
 
-// A store opens whatever it finds: what was begun and cannot fit is removed.
+// A store opens with any contents: it removes partial objects that cannot fit.
 func TestAPartialThatCannotFitIsRemoved(t *testing.T) {
 	dir := t.TempDir()
 	body, o := contents(1, 10<<20)
@@ -273,7 +272,7 @@ func TestAPartialThatCannotFitIsRemoved(t *testing.T) {
 	}
 }
 
-// Objects that were begun and are read no more take a bounded part of memory.
+// Partial objects without readers take a bounded amount of memory.
 func TestIdlePartialsAreFew(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	s.mu.Lock()
@@ -293,7 +292,7 @@ func TestIdlePartialsAreFew(t *testing.T) {
 	}
 }
 
-// An evicted object that somebody still reads can be read to its end.
+// A reader can read a removed object to its end.
 func TestAnOpenFileOutlivesItsRemoval(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})

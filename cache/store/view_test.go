@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// A view appears as a whole, and only when all of its objects are whole.
+// A view appears atomically, and only when all of its objects are whole.
 func TestViews(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
@@ -79,7 +79,7 @@ func TestPinsOfOneOwnerAddUp(t *testing.T) {
 	if got := s.Pins()["task"]; len(got) != len(views) {
 		t.Errorf("pinned are %v", got)
 	}
-	// A pinned object takes room that nothing else can have.
+	// The space of a pinned object cannot be used for others.
 	free := open(t, t.TempDir(), Options{Capacity: 100})
 	o = put(t, free, 1, 10)
 	if got := free.Stats().Room; got != 100 {

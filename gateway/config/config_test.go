@@ -262,7 +262,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Every example of the documentation must be a configuration.
+// Every example in the documentation is a valid configuration.
 func TestDocumentedExamplesAreConfigurations(t *testing.T) {
 	text, err := os.ReadFile("../../docs/gateway.md")
 	if err != nil {
@@ -281,8 +281,7 @@ func TestDocumentedExamplesAreConfigurations(t *testing.T) {
 	}
 }
 
-// A replicas file that is missing is found by the check, not by the start: something
-// may write it later.
+// A missing replicas file fails Check, not the start, because it may be written later.
 func TestTheCheckLooksAtReplicasFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "replicas.hcl")
 	c, err := Parse([]byte("service \"m\" {\n  replicas_file = \""+path+"\"\n}\n"), "gateway.hcl")

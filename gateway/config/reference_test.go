@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/reference"
 )
 
-// docs/configuration.md lists every key, and writing its default changes nothing.
+// docs/configuration.md lists every key, and writing a key's default changes nothing.
 func TestTheReferenceIsThatOfTheGateway(t *testing.T) {
 	schema := reflect.TypeFor[fileBody]()
 	page := reference.Compare(t, "Gateway", reference.Keys(schema))
@@ -33,7 +33,7 @@ func TestTheReferenceIsThatOfTheGateway(t *testing.T) {
 		if !strings.HasPrefix(key, "service.") {
 			beside[""] = "service \"s\" {\n" + replica + "}\n"
 		}
-		if name == "address" { // required where its block stands
+		if name == "address" { // required in its block
 			delete(beside, block)
 		}
 		with := reference.Write(schema, key, setting.Default, beside)
@@ -47,8 +47,8 @@ func TestTheReferenceIsThatOfTheGateway(t *testing.T) {
 	}
 }
 
-// effective is a configuration without the settings whose defaults the queue's own
-// policy fills in; its package holds those to the page.
+// effective parses a configuration and removes settings whose defaults the queue's policy fills in;
+// that package compares them with the page.
 func effective(t *testing.T, text string) *Config {
 	t.Helper()
 	c, err := Parse([]byte(text), "reference.hcl")
@@ -61,7 +61,7 @@ func effective(t *testing.T, text string) *Config {
 	return c
 }
 
-// The page's required keys are those without which a block is refused.
+// A block without one of the keys that the page calls required is rejected.
 func TestRequiredKeysAreRequired(t *testing.T) {
 	schema := reflect.TypeFor[fileBody]()
 	for key, setting := range reference.Section(t, "Gateway") {

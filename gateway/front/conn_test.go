@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// listening serves a handler on a listener of TCP until the test ends.
+// listening serves a handler on a TCP listener until the test ends.
 func listening(t *testing.T, h http.HandlerFunc) (*Server, string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +44,8 @@ func dial(t *testing.T, address, text string) net.Conn {
 	return c
 }
 
-// Nothing reads from the connection, and what was sent before still lies there.
+// The server notices that the client left although nothing reads from the connection and earlier
+// bytes are still unread.
 func TestAClientThatLeavesIsNoticedBehindWhatItSent(t *testing.T) {
 	for name, text := range map[string]string{
 		"a request": plain[0], "one after it": plain[0] + plain[0], "a body that nobody reads": plain[2],
@@ -129,7 +130,7 @@ func TestAPanicEndsItsConnectionOnly(t *testing.T) {
 	}
 }
 
-// The answer reaches a client that still sends a body which nobody wants.
+// The client gets its answer although it still sends a body that the handler does not read.
 func TestAnUnreadBodyDoesNotTakeTheAnswerAway(t *testing.T) {
 	_, address := listening(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusRequestEntityTooLarge) })
 	c := dial(t, address, fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 200<<10))

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// script is a connection on which a client's bytes come in pieces, and then its end.
+// script is a connection on which a client's bytes arrive in pieces, followed by its end.
 type script struct {
 	mu     sync.Mutex
 	text   []byte
@@ -59,7 +59,7 @@ func (s *script) SetDeadline(t time.Time) error      { return nil }
 func (s *script) SetReadDeadline(t time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(t time.Time) error { return nil }
 
-// handler answers in one of several ways and records what it was asked.
+// handler answers in one of several ways and records the requests.
 type handler struct {
 	way  int
 	seen []string // requests, in words
@@ -84,7 +84,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.answer(w)
 }
 
-// answer is one of several answers that handlers give.
+// answer gives one of several answers.
 func (h *handler) answer(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Add("X-Two", "a")
@@ -130,7 +130,7 @@ func (h *handler) answer(w http.ResponseWriter) {
 	}
 }
 
-// one is a listener of one connection.
+// one is a listener with one connection.
 type one struct {
 	c    chan net.Conn
 	done chan struct{}
@@ -146,7 +146,7 @@ func (o one) Accept() (net.Conn, error) {
 func (o one) Close() error   { return nil }
 func (o one) Addr() net.Addr { return &net.TCPAddr{} }
 
-// byNetHTTP has net/http serve a connection to its end.
+// byNetHTTP serves a connection to its end with net/http.
 func byNetHTTP(h http.Handler, c net.Conn, closed chan struct{}) {
 	s := &http.Server{Handler: h, ErrorLog: quiet, MaxHeaderBytes: 8 << 10, DisableGeneralOptionsHandler: true}
 	l := one{make(chan net.Conn, 1), make(chan struct{})}
@@ -158,7 +158,7 @@ func byNetHTTP(h http.Handler, c net.Conn, closed chan struct{}) {
 	s.Close()
 }
 
-// byFront has this package serve it.
+// byFront serves a connection with this package.
 func byFront(h http.Handler, c *script) {
 	s := &Server{Handler: h, Base: context.Background(), MaxHeaderBytes: 8 << 10, ErrorLog: quiet}
 	own := s.newConn(c)
@@ -177,7 +177,7 @@ type answered struct {
 	close  bool
 }
 
-// answers reads what was answered to requests.
+// answers parses the answers to requests.
 func answers(text []byte, asks []*http.Request) (all []answered) {
 	in := bufio.NewReader(bytes.NewReader(text))
 	before := ""
@@ -201,8 +201,8 @@ func answers(text []byte, asks []*http.Request) (all []answered) {
 	}
 }
 
-// Of every connection this server makes the requests that net/http makes of it, or fewer,
-// and answers them in the same way.
+// This server reads the same requests from every connection as net/http, or fewer, and answers them
+// in the same way.
 func FuzzConnectionsAsNetHTTPServesThem(f *testing.F) {
 	for i, text := range slices.Concat(plain, proper, refused) {
 		for _, piece := range []uint16{0, 6, 4095} {
@@ -216,8 +216,8 @@ func FuzzConnectionsAsNetHTTPServesThem(f *testing.F) {
 	})
 }
 
-// endsOfLines reports whether the last request was one after which net/http passes over
-// line ends, as clients of long ago sent them.
+// endsOfLines reports whether net/http skips line ends after the last request, as some old clients
+// sent them.
 func endsOfLines(h *handler) bool {
 	return len(h.asks) > 0 && h.asks[len(h.asks)-1].Method == http.MethodPost
 }
@@ -252,8 +252,8 @@ func compare(t *testing.T, text string, piece, way int) {
 	if answered, asked := len(ours), len(own.seen); answered < asked && len(theirs) > answered {
 		t.Fatalf("%d answers to %d requests, by net/http %d", answered, asked, len(theirs))
 	}
-	// Fewer requests are made only of what is left of a body that nobody read, of line
-	// ends between a POST and the next request, and of HTTP/2 on a connection of HTTP/1.
+	// Fewer requests are allowed only from an unread body's rest, from line ends between a POST and
+	// the next request, and from an HTTP/2 preface on an HTTP/1 connection.
 	if fewer := len(own.seen) < len(other.seen); fewer && way%2 == 0 && !endsOfLines(own) && !strings.Contains(text, "PRI ") {
 		t.Fatalf("%d requests, by net/http %d: %q", len(own.seen), len(other.seen), other.seen[len(own.seen):])
 	}

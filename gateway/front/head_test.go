@@ -12,7 +12,7 @@ import (
 
 var quiet = log.New(io.Discard, "", 0)
 
-// plain are what this package serves itself.
+// plain are heads that this package serves.
 var plain = []string{
 	"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
 	"GET /a%2Fb?x=1;y=2&z HTTP/1.1\r\nhost: models.example.org:8080\r\nUser-Agent: a\r\nAccept: */*\r\n\r\n",
@@ -26,7 +26,7 @@ var plain = []string{
 	"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0000000000000003\r\nCookie: a=b\r\n\r\nabc",
 }
 
-// proper are requests too, and net/http's.
+// proper are valid heads that net/http must serve.
 var proper = []string{
 	"GET / HTTP/1.0\r\n\r\n",
 	"GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
@@ -48,8 +48,8 @@ var proper = []string{
 	"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
 }
 
-// refused are what two readers could understand in two ways, or is no request; most of it
-// net/http refuses (RFC 9112, 2.2, 3, 5, 6.3 and 11.2).
+// refused are heads that two readers could understand differently, or that are not requests.
+// net/http rejects most of them (RFC 9112, 2.2, 3, 5, 6.3 and 11.2).
 var refused = []string{
 	"\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n",
 	" GET / HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -103,7 +103,7 @@ var refused = []string{
 	"GET",
 }
 
-// parsed has a connection parse one head that came as a whole.
+// parsed parses one complete head on a new connection.
 func parsed(text string) (*conn, bool) {
 	s := &Server{Base: context.Background(), MaxHeaderBytes: 8 << 10}
 	c := s.newConn(newScript(text, len(text)))
@@ -131,7 +131,7 @@ func TestEverythingElseIsHandedOver(t *testing.T) {
 	}
 }
 
-// What cannot become plain is handed over before its end, which may not come.
+// A head that cannot be plain is handed over before its end, which may never come.
 func TestAnOddHeadIsNotWaitedFor(t *testing.T) {
 	for _, text := range []string{"\r\n", "GET / HTTP/1.1\nHost", "GET / HTTP/1.0\r\n", "GET /\r\n", "PRI * HTTP/2.0", "\x16\x03\x01", "GET / HTTP/1.1\r\nHost: x\nA"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -145,7 +145,7 @@ func TestAnOddHeadIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// The lines of a connection's last request are kept; another request must not get them.
+// A connection keeps the lines of its last request; they must not leak into another request.
 func TestRequestsOfAConnectionDoNotMix(t *testing.T) {
 	text := "GET /a?b HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nX-B: 1\r\n\r\n" +
 		"GET /a?b HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nX-B: 2\r\nX-A: 3\r\n\r\n" +

@@ -20,7 +20,7 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// certificate has an authority sign one for a gateway, in files of the test.
+// certificate signs a certificate for a gateway and writes its files.
 func certificate(t *testing.T, a *peertest.Authority, until time.Time) Files {
 	t.Helper()
 	f, err := a.Write(t.TempDir(), "gateway", until)
@@ -39,7 +39,7 @@ func authority(t *testing.T) *peertest.Authority {
 	return a
 }
 
-// A stream on which nobody says who it is ends, and holds nothing until its client leaves.
+// A stream without a Hello is closed, and holds no resources until its client leaves.
 func TestAStreamWithoutAHelloEnds(t *testing.T) {
 	m := start(t, newRegistry(), nil)
 	conn, err := grpc.NewClient("passthrough:///"+string(m.id), grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -59,7 +59,7 @@ func TestAStreamWithoutAHelloEnds(t *testing.T) {
 	}
 }
 
-// So does a connection on which nobody opens a stream.
+// A connection without a stream is closed too.
 func TestAConnectionWithoutAStreamEnds(t *testing.T) {
 	m := start(t, newRegistry(), nil)
 	conn, err := grpc.NewClient("passthrough:///"+string(m.id), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -82,7 +82,7 @@ func TestAConnectionWithoutAStreamEnds(t *testing.T) {
 	}
 }
 
-// other is a stream of another gateway that takes nothing.
+// other is a stream of another gateway that receives nothing.
 type other struct {
 	grpc.ServerStream
 	ctx    context.Context
@@ -111,14 +111,14 @@ func (o *other) RecvMsg(m any) error {
 	return nil
 }
 
-// says sends records, and returns when the gateway has taken those before.
+// says sends records, and returns when the gateway has received the ones before.
 func (o *other) says(records ...talk.Record) {
 	o.frames <- talk.Append(nil, talk.Version, records, time.Now())
 }
 
 var hello = talk.Record{Kind: talk.Hello, Gateway: "10.0.0.1:7070", Process: 1, Speaks: talk.Version}
 
-// opened is the stream that the gateway of hello opened, as a hub knows it.
+// opened returns the stream, in a hub, that another gateway opened.
 func opened(h *Hub) *stream {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -128,7 +128,7 @@ func opened(h *Hub) *stream {
 	return nil
 }
 
-// A frame without a record says nothing, also as the first of a stream.
+// A frame without records is valid, even as the first of a stream.
 func TestAFrameMayBeEmpty(t *testing.T) {
 	h := New(Options{Self: "a", Log: slog.New(slog.DiscardHandler)})
 	o := newOther(t.Context())
@@ -143,7 +143,7 @@ func TestAFrameMayBeEmpty(t *testing.T) {
 	close(o.frames)
 }
 
-// A stream that a newer one of the same gateway replaces ends, although a write to it waits.
+// A stream that the same gateway replaces by a newer one ends, although a write to it is blocked.
 func TestAStreamEndsWhoseOtherEndTakesNothing(t *testing.T) {
 	h := New(Options{Self: "a", Log: slog.New(slog.DiscardHandler)})
 	first, second := newOther(t.Context()), newOther(t.Context())
@@ -162,7 +162,7 @@ func TestAStreamEndsWhoseOtherEndTakesNothing(t *testing.T) {
 	close(second.frames)
 }
 
-// A gateway whose stream has ended before its first words were read is not held to be there.
+// A stream that ended before its Hello was read does not register its gateway.
 func TestAHelloMayComeTooLate(t *testing.T) {
 	h := New(Options{Self: "a", Log: slog.New(slog.DiscardHandler)})
 	ctx, leave := context.WithCancel(t.Context())
@@ -179,8 +179,8 @@ func TestAHelloMayComeTooLate(t *testing.T) {
 	close(o.frames)
 }
 
-// A gateway with a certificate of another CA, with one that has expired, or with none, is
-// not heard, and one line says why.
+// A gateway with a certificate of another CA, with an expired one, or with none, is rejected, and
+// one log line says why.
 func TestOnlyGatewaysAreHeard(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	ours, theirs := authority(t), authority(t)
@@ -219,8 +219,8 @@ func TestOnlyGatewaysAreHeard(t *testing.T) {
 	}
 }
 
-// Certificates expire and are renewed while requests are served: the streams that are open
-// stay, and new ones have the new certificates.
+// Certificates expire and are renewed while requests are served: open streams stay, and new ones
+// use the new certificates.
 func TestCertificatesAreRenewed(t *testing.T) {
 	a, r := authority(t), newRegistry()
 	expires := time.Now().Add(2 * time.Second)

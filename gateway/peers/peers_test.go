@@ -17,7 +17,7 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// registry is what Consul holds, for gateways in one process.
+// registry is an in-memory Registry for gateways in one process.
 type registry struct {
 	mu      sync.Mutex
 	members []Member
@@ -91,7 +91,7 @@ type member struct {
 	end  func()
 }
 
-// logged is what a gateway has logged.
+// logged collects what a gateway logs.
 type logged struct {
 	mu   sync.Mutex
 	text []string
@@ -104,7 +104,7 @@ func (l *logged) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// lines are those about a gateway that hold a text.
+// lines returns the log lines about a gateway that contain a text.
 func (l *logged) lines(of ownership.ID, text string) (found []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -121,7 +121,7 @@ func start(t *testing.T, r *registry, identity Identity) *member {
 	return startAs(t, r, identity, talk.Version)
 }
 
-// startAs starts a gateway that speaks a version.
+// startAs starts a gateway with a protocol version.
 func startAs(t *testing.T, r *registry, identity Identity, version uint64) *member {
 	t.Helper()
 	return startWith(t, r, identity, version, "app")
@@ -130,7 +130,7 @@ func startAs(t *testing.T, r *registry, identity Identity, version uint64) *memb
 // slots are the replicas of every service.
 var slots = []line.Replica{{Address: "r", Replica: dispatch.Replica{ID: "r", Class: "h100", Slots: 2, Weight: 1}}}
 
-// startWith starts one that has a service.
+// startWith starts a gateway that has one service.
 func startWith(t *testing.T, r *registry, identity Identity, version uint64, service string) *member {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -217,7 +217,7 @@ func TestGatewaysShareOneQueue(t *testing.T) {
 	await(t, "a request waits at the owner, as both slots are taken elsewhere", func() bool { return owner.line.State().Queued == 1 })
 	others[0].line.Leave(a, dispatch.Served, 0)
 	c := <-waits
-	// The end of the owner's process frees what it carries; the others go on.
+	// When the owner's process ends, its requests are freed and the others continue.
 	owner.end()
 	left, _ := settled(t, others)
 	d := enter(t, left)
@@ -233,8 +233,8 @@ func TestGatewaysShareOneQueue(t *testing.T) {
 	<-next
 }
 
-// Gateways of this version and of the next one share a queue, and the next owner takes it
-// over from either. One that is two versions ahead is refused, and both ends say why.
+// Gateways of this protocol version and the next share a queue, and either can take over ownership.
+// A gateway that is two versions ahead is rejected, and both ends say why.
 func TestTwoVersionsShareOneQueue(t *testing.T) {
 	r := newRegistry()
 	all := []*member{start(t, r, nil), start(t, r, nil), startAs(t, r, nil, talk.Version+1), startAs(t, r, nil, talk.Version+1)}
@@ -269,7 +269,7 @@ func TestAGatewayWithoutTheService(t *testing.T) {
 	share(t, append(all, other))
 }
 
-// share has gateways take turns with the slots, and returns the owner.
+// share makes gateways take turns with the slots, and returns the owner.
 func share(t *testing.T, all []*member) *member {
 	t.Helper()
 	owner, others := settled(t, all)

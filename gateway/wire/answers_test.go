@@ -25,7 +25,7 @@ var accepted = []string{
 	"HTTP/1.1 200 OK\r\nPragma: no-cache\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 200 OK\r\n\r\n",
 }
 
-// refused are answers that two readers could understand in two ways, or that are none.
+// refused are answers that two readers could understand differently, or that are malformed.
 var refused = []string{
 	"",
 	"\r\n",
@@ -106,12 +106,12 @@ func TestAnswersThatAreUnderstood(t *testing.T) {
 		{200, "to the end", -1, nil, false},
 		{200, "done", 4, nil, false},
 		{204, "", 0, nil, true},
-		{204, "", 0, nil, false}, // a body that there cannot be follows
+		{204, "", 0, nil, false}, // followed by a body that this status cannot have
 		{304, "", 0, nil, true},
 		{200, "ok", 2, nil, true},
 		{101, "", 0, nil, false},
 		{500, "", 0, nil, false},
-		{200, "x", 1, nil, false}, // another answer that nobody asked for
+		{200, "x", 1, nil, false}, // followed by another answer without a request
 	}
 	for i, text := range accepted {
 		for _, piece := range []int{1, 7, 4096} {
@@ -122,7 +122,7 @@ func TestAnswersThatAreUnderstood(t *testing.T) {
 			}
 			have := got{o.res.StatusCode, string(o.body), o.res.ContentLength, o.res.Trailer, o.reused}
 			if piece < 4096 && i == len(accepted)-1 {
-				have.reused = false // what follows is still to come, and met before the next request
+				have.reused = false // the excess is found before the next request
 			}
 			if !reflect.DeepEqual(have, want[i]) {
 				t.Errorf("%q in pieces of %d: %+v, want %+v", text, piece, have, want[i])

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// What an exchange costs beside net/http's transport, the replica's part included.
+// BenchmarkExchange compares an exchange with net/http's transport, including the replica's part.
 func BenchmarkExchange(b *testing.B) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"aliquot.example/gateway/socket"
 )
 
-// script is a connection on which a replica's bytes come in pieces.
+// script is a connection on which a replica's bytes arrive in pieces.
 type script struct {
 	text  []byte
 	piece int
@@ -41,7 +41,7 @@ func (s *script) SetDeadline(t time.Time) error      { return nil }
 func (s *script) SetReadDeadline(t time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(t time.Time) error { return nil }
 
-// outcome is how an answer was understood.
+// outcome is how an answer was parsed.
 type outcome struct {
 	res      *http.Response
 	body     []byte
@@ -55,13 +55,13 @@ func ours(method string, text []byte, piece int) (o outcome) {
 	t := &Transport{MaxHeaderBytes: 1 << 20}
 	s := &script{text: text, piece: piece}
 	c := newConn(t, s, "replica")
-	c.socket = &socket.Socket{} // lets it rest
+	c.socket = &socket.Socket{} // so that rest keeps the connection
 	c.ctx, c.unwatch, c.reusable = context.Background(), func() bool { return true }, true
 	if o.res, o.failed = c.receive(&http.Request{Method: method}); o.failed == nil {
 		o.body, o.broken = io.ReadAll(o.res.Body)
 	}
 	o.consumed, o.reused = s.read, len(t.idle["replica"]) == 1
-	t.CloseIdleConnections() // before anything asks the socket, which is none
+	t.CloseIdleConnections() // before anything uses the empty socket
 	return o
 }
 
@@ -81,7 +81,7 @@ func theirs(method string, text []byte) (o outcome) {
 	return o
 }
 
-// Of every answer this client thinks what net/http thinks, or refuses it.
+// This client parses every answer like net/http, or rejects it.
 func FuzzAnswerAsNetHTTPReadsIt(f *testing.F) {
 	for _, text := range slices.Concat(accepted, refused) {
 		f.Add(text, uint8(0), uint16(4096))
@@ -102,7 +102,7 @@ func FuzzAnswerAsNetHTTPReadsIt(f *testing.F) {
 			delete(b.Header, "Cache-Control") // which net/http adds
 		}
 		if b.Close && b.Header["Connection"] == nil {
-			delete(a.Header, "Connection") // which net/http leaves out when it says close
+			delete(a.Header, "Connection") // which net/http removes if it says close
 		}
 		if a.StatusCode != b.StatusCode || a.Proto != b.Proto || a.ContentLength != b.ContentLength || b.Close && !a.Close ||
 			!maps.EqualFunc(a.Header, b.Header, slices.Equal[[]string]) || !slices.Equal(a.TransferEncoding, b.TransferEncoding) {
@@ -126,7 +126,7 @@ func sameTrailer(a, b http.Header) bool {
 	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
 }
 
-// What is written is read by net/http as it was meant, or not written at all.
+// net/http reads each written request as intended; other requests are not written.
 func FuzzRequestAsNetHTTPReadsIt(f *testing.F) {
 	f.Add("GET", "example.org", "/a?b", "X-Name", "value", "")
 	f.Add("POST", "example.org:80", "/", "Accept", "a, b", "text")

@@ -71,7 +71,7 @@ func TestTheHeaderHasATime(t *testing.T) {
 	}
 }
 
-// The time to the header is not a time for the body.
+// HeaderTimeout does not apply to the body.
 func TestABodyMayTakeLongerThanTheHeader(t *testing.T) {
 	rest := make(chan struct{})
 	r := listen(t, func(_ int, c net.Conn, in *bufio.Reader) {
@@ -119,4 +119,4 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 	}
 }
 
-// The events of a stream are given when they come, and many at once where many came.
+// Events of a stream are returned when they arrive, and several at once if several have arrived.

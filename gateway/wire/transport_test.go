@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// replica is a server that answers as a test says.
+// replica is a server whose answers the test defines.
 type replica struct {
 	address string
 	opened  atomic.Int64 // connections
 }
 
-// listen serves each connection by f, which gets the connection's number.
+// listen calls f for each connection, with the connection's number.
 func listen(t *testing.T, f func(n int, c net.Conn, in *bufio.Reader)) *replica {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -49,7 +49,7 @@ func listen(t *testing.T, f func(n int, c net.Conn, in *bufio.Reader)) *replica 
 	return r
 }
 
-// answers reads each request with its body and gives the answer.
+// answers reads each request with its body and sends the answer.
 func answers(text string) func(int, net.Conn, *bufio.Reader) {
 	return func(_ int, c net.Conn, in *bufio.Reader) {
 		for {
@@ -90,7 +90,7 @@ func ask(tr *Transport, q *http.Request) (*http.Response, string, error) {
 	return res, string(body), err
 }
 
-// whole is a body that is there.
+// whole is a complete body.
 type whole struct{ *strings.Reader }
 
 func (whole) Whole() bool  { return true }
@@ -144,7 +144,7 @@ func TestAnUnreadBodyEndsItsConnection(t *testing.T) {
 	}
 }
 
-// What the replica closed while it was idle is found out before anything is sent, so
+// A connection that the replica closed while it was idle is detected before anything is sent, so
 // that even a POST is sent once and served.
 func TestAConnectionThatWasClosedWhileIdle(t *testing.T) {
 	closed := make(chan struct{}, 8)
@@ -172,8 +172,8 @@ func TestAConnectionThatWasClosedWhileIdle(t *testing.T) {
 	}
 }
 
-// A reused connection that ends after the request was sent: only what may reach a
-// replica twice is sent again.
+// If a reused connection ends after the request was sent, only a request that may reach a replica
+// twice is sent again.
 func TestWhatIsSentAgain(t *testing.T) {
 	for _, c := range []struct {
 		method, key string
@@ -217,8 +217,8 @@ func TestWhatIsSentAgain(t *testing.T) {
 	}
 }
 
-// A replica that refuses a body and does not read it has its answer passed on, whatever
-// part of the body the socket took.
+// The answer of a replica that rejects a body without reading it is returned, whatever part of the
+// body the socket took.
 func TestAnAnswerBeforeTheBodyIsSent(t *testing.T) {
 	for _, size := range []int{10, mostInline, 64 << 20} {
 		r := listen(t, func(_ int, c net.Conn, in *bufio.Reader) {
@@ -275,7 +275,7 @@ func TestBodiesAreSentAsTheyAre(t *testing.T) {
 	}
 }
 
-// A body that is not as long as announced must not become a request of its own.
+// A body that is not as long as announced must not be read as another request.
 func TestAWrongLengthEndsTheConnection(t *testing.T) {
 	for name, length := range map[string]int64{"longer": 4, "shorter": 40} {
 		for kind, body := range map[string]io.ReadCloser{"whole": whole{strings.NewReader("question")}, "streamed": io.NopCloser(strings.NewReader("question"))} {
@@ -380,7 +380,8 @@ func TestEventsAreGivenAsTheyCome(t *testing.T) {
 	}
 }
 
-// Many exchanges at once, of all shapes, some given up: each answer is its request's.
+// Each of many concurrent exchanges of all kinds, some cancelled, gets the answer to its own
+// request.
 func TestManyAtOnce(t *testing.T) {
 	r := listen(t, func(_ int, c net.Conn, in *bufio.Reader) {
 		for {

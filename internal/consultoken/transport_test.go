@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// A file that changes is followed, and while it holds no token nothing is asked:
-// neither anonymously nor with the old one.
+// A changed file takes effect. While it has no token, no request is sent, neither anonymous nor
+// with the old token.
 func TestTheFileIsReadForEachRequest(t *testing.T) {
 	var got []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,7 +36,7 @@ func TestTheFileIsReadForEachRequest(t *testing.T) {
 		own++
 		return http.DefaultTransport.RoundTrip(r)
 	})}
-	client, err := NewClient(conf) // before the file is there
+	client, err := NewClient(conf) // before the file exists
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// An agent that listens on a socket gets the token of the file, too.
+// Requests to an agent on a Unix socket get the token of the file too.
 func TestTheFileIsReadForRequestsOverASocket(t *testing.T) {
 	dir := t.TempDir()
 	socket, path := filepath.Join(dir, "consul.sock"), filepath.Join(dir, "token")
