@@ -137,7 +137,7 @@ func profiles(t *testing.T, client *consul.Client) {
 	if _, err := profilekv.Save(t.Context(), client, "chat", p); err == nil || !strings.Contains(err.Error(), "consul kv delete") {
 		t.Errorf("over a broken document: %v", err)
 	}
-	// The version changes with the deletion of a key that is not the newest too.
+	// The version also changes if a key is deleted that is not the newest.
 	if _, err := client.KV().Delete(learned.ProfileKey("chat", "l4", "1of1"), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -147,8 +147,8 @@ func profiles(t *testing.T, client *consul.Client) {
 	}
 }
 
-// A token without rights to profiles reads none, and that keeps nobody from working. Consul
-// filters what may not be read, or where keys may not even be listed, refuses.
+// A token without permission reads no profiles, and this is not an error. Consul leaves out keys
+// that the token may not read, or, if it may not even list keys, refuses.
 func TestProfilesThatMayNotBeReadAreNone(t *testing.T) {
 	const root = "11111111-2222-3333-4444-555555555555"
 	server, err := consultest.Start(t.TempDir(), map[string]any{"token": root, "acl": map[string]any{

@@ -15,14 +15,14 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// asked is what a server needs to know of a completion request.
+// asked is the part of a completion request that a test server needs.
 type asked struct {
 	Prompt string `json:"prompt"`
 	Tokens int    `json:"max_tokens"`
 }
 
-// streams answers like an engine, with what a test makes wrong in it: pieces is how many
-// pieces an answer of so many tokens has, usage what is told of it.
+// streams streams a response like an engine, with faults for a test. pieces is the number of
+// pieces, and usage is the reported usage.
 func streams(w http.ResponseWriter, a asked, pieces int, usage string, end string) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	for range pieces {
@@ -40,7 +40,7 @@ func usageOf(a asked, output int) string {
 	return fmt.Sprintf(`{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}`, prompt, output, prompt+output)
 }
 
-// against runs a short bench against a handler.
+// against runs a short benchmark against a handler.
 func against(t *testing.T, stall time.Duration, answer func(w http.ResponseWriter, r *http.Request, a asked)) (*Report, error) {
 	t.Helper()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -158,7 +158,7 @@ func TestAServerThatIsNotThere(t *testing.T) {
 	}
 }
 
-// A server that knows chats only, and nothing of ignore_eos, is asked as it wants.
+// A server that only supports chat and does not know ignore_eos gets requests that it accepts.
 func TestTheFormThatAServerKnowsIsFound(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var body map[string]any
@@ -177,7 +177,7 @@ func TestTheFormThatAServerKnowsIsFound(t *testing.T) {
 	}
 }
 
-// A server that does not say how long its context is declines a longer prompt. That is no fault.
+// A server that does not report its context length declines a longer prompt. This is not a fault.
 func TestALimitOfTheContextIsNoFault(t *testing.T) {
 	report, err := against(t, time.Minute, func(w http.ResponseWriter, _ *http.Request, a asked) {
 		if len(a.Prompt) > 2000 {
@@ -196,7 +196,7 @@ func TestALimitOfTheContextIsNoFault(t *testing.T) {
 	}
 }
 
-// A given request is sent as it is, and what is measured are answers a second.
+// A given request is sent unchanged, and the result is responses per second.
 func TestAGivenRequest(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

@@ -31,12 +31,12 @@ func TestABatchTakesWhatItsCurveSays(t *testing.T) {
 	if !near(r.Firsts[0]-500*time.Millisecond, reading) {
 		t.Errorf("the first token after %v, want %.4f s", r.Firsts[0]-500*time.Millisecond, reading)
 	}
-	// 100 further tokens, the cache growing from 1001 to 1101.
+	// 100 further tokens while the cache grows from 1001 to 1101.
 	writing := 100*engineCurve.Stepping(1, 1001) + engineCurve.C*100*100/2
 	if !near(r.Ends[0]-r.Firsts[0], writing) {
 		t.Errorf("the answer took %v, want %.4f s", r.Ends[0]-r.Firsts[0], writing)
 	}
-	// A prompt that comes in between holds the answer up for as long as it is read.
+	// A prompt that arrives in between delays the response by its reading time.
 	both := batching(tokens(0.5, 1000, 101), tokens(1, 2000, 1))
 	if late := both.Ends[0] - r.Ends[0]; !near(late, engineCurve.Reading(2000)) {
 		t.Errorf("a prompt of 2000 tokens makes the answer later by %v, want %.4f s", late, engineCurve.Reading(2000))
@@ -46,7 +46,7 @@ func TestABatchTakesWhatItsCurveSays(t *testing.T) {
 	}
 }
 
-// In a steady state as many are served a second as the curve says for the number at once.
+// In a steady state, a batch serves the rate that the curve gives for its concurrency.
 func TestASteadyBatchServesTheRateOfItsCurve(t *testing.T) {
 	known := engineCurve
 	known.Prompt, known.Output = 1000, 200
@@ -67,14 +67,14 @@ func TestASteadyBatchServesTheRateOfItsCurve(t *testing.T) {
 	for _, s := range half {
 		demand += s.Demand / float64(len(half))
 	}
-	// Evenly spaced requests wait for nobody: the first token comes sooner than the mean
-	// that the curve expects of random ones.
+	// Evenly spaced requests do not wait for each other, so the first token comes sooner than the
+	// curve's mean for random arrivals.
 	if math.Abs(demand/n-1) > 0.05 || math.Abs(each/token-1) > 0.05 || firsts > first {
 		t.Errorf("%.1f at once, want %d; %.4f s per token, want %.4f; first token after %.3f s, want less than %.3f", demand, n, each, token, firsts, first)
 	}
 }
 
-// Every request is served once, in time's order, and what is met and missed is all of them.
+// Every request is served once, times are in order, and met and missed requests add up to all.
 func TestEveryRequestOfABatchEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var trace []Request
@@ -115,7 +115,7 @@ func TestEveryRequestOfABatchEnds(t *testing.T) {
 	})
 }
 
-// counting counts what the scaler was told of requests that ended.
+// counting counts the ended requests that the scaler was shown.
 type counting struct {
 	*PolicyScaler
 	ended int
@@ -129,8 +129,8 @@ func (c *counting) Decide(o Observation) []int {
 	return c.PolicyScaler.Decide(o)
 }
 
-// Lengths that no clock holds end a replay a day after the last arrival, and what is as
-// long as usual is served meanwhile.
+// Requests of absurd length end a replay one day after the last arrival. Requests of ordinary
+// length are served before that.
 func TestWhatNeverEndsEndsTheReplay(t *testing.T) {
 	slots := []Class{{Name: "gpu", Slots: 2, Speed: 1e-300, Initial: 1}}
 	model := ServiceModel{PerInputToken: time.Hour, PerOutputToken: time.Hour}

@@ -14,7 +14,7 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// fixed wants the same counts from a moment on.
+// fixed is a scaler that wants the same counts from a given time.
 type fixed struct {
 	counts []int
 	from   time.Duration
@@ -37,7 +37,7 @@ func requests(service time.Duration, at ...float64) (out []Request) {
 }
 
 func TestWaitsAreThoseOfOneQueue(t *testing.T) {
-	// One replica with one slot, 2 s per request: the third waits for two others.
+	// One replica with one slot, 2 s per request: the third request waits for two others.
 	class := Class{Slots: 1, Speed: 1, Cost: 3, Initial: 1}
 	r := Run(Config{Classes: []Class{class}}, requests(2*time.Second, 0, 0.5, 1, 9), fixed{counts: []int{1}})
 	want := []time.Duration{0, 1500 * time.Millisecond, 3 * time.Second, 0}
@@ -48,7 +48,7 @@ func TestWaitsAreThoseOfOneQueue(t *testing.T) {
 	if s.ReplicaHours[0] != 11.0/3600 || s.Cost != 33.0/3600 || s.Over1 != 0.5 || s.Over10 != 0 || s.Max != 3*time.Second {
 		t.Errorf("summary %+v", s)
 	}
-	if d := r.Timeline[0].Demand; d != 1.5 { // one of them over the whole second, one over half
+	if d := r.Timeline[0].Demand; d != 1.5 { // one request over the whole second, one over half of it
 		t.Errorf("demand in the first second %v, want 1.5", d)
 	}
 }
@@ -68,7 +68,7 @@ func TestAColdStartIsWaitedForAndPaidFor(t *testing.T) {
 func TestTheFastestFreeSlotServes(t *testing.T) {
 	classes := []Class{{Slots: 1, Speed: 1, Initial: 1}, {Slots: 1, Speed: 4, Initial: 1}}
 	r := Run(Config{Classes: classes}, requests(4*time.Second, 0, 2, 2), fixed{counts: []int{1, 1}})
-	if r.Length != 6*time.Second { // the slow one serves the third from 2 s to 6 s
+	if r.Length != 6*time.Second { // the slow one serves the third request from 2 s to 6 s
 		t.Errorf("ended after %v, want 6s", r.Length)
 	}
 }
@@ -81,7 +81,7 @@ func TestABusyReplicaFinishesBeforeItStops(t *testing.T) {
 	}
 }
 
-// follow wants a replica for each request in the system.
+// follow is a scaler that wants one replica per request in the system.
 type follow struct{}
 
 func (follow) Interval() time.Duration    { return time.Second }
@@ -90,8 +90,8 @@ func (follow) Decide(o Observation) []int { return []int{o.Level} }
 func TestADeploymentLocksTheCounts(t *testing.T) {
 	config := Config{Classes: []Class{{Slots: 1, Speed: 1, ColdStart: 5 * time.Second}}, Deployments: true, MinHealthy: 3 * time.Second}
 	r := Run(config, requests(20*time.Second, 0.5, 1.5), follow{})
-	// The first replica is set at 1 s, ready at 6 s and healthy at 9 s; the second
-	// is set then and ready at 14 s.
+	// The first replica is set at 1 s, ready at 6 s and healthy at 9 s. The second is set then and
+	// ready at 14 s.
 	if want := []time.Duration{5500 * time.Millisecond, 12500 * time.Millisecond}; !slices.Equal(r.Waits, want) {
 		t.Errorf("waits %v, want %v", r.Waits, want)
 	}
@@ -110,7 +110,8 @@ func TestWorkIsConserved(t *testing.T) {
 		scaler := &PolicyScaler{Policy: scale.Default(), Classes: []scale.Class{{Name: "gpu", Slots: slots, Max: 8}}, QueryWindow: time.Hour, Every: time.Second}
 		class := Class{Name: "gpu", Slots: slots, Speed: 1, ColdStart: 7 * time.Second}
 		r := Run(Config{Classes: []Class{class}}, trace, scaler)
-		// Little's law over the whole run: the integral of demand is all time spent.
+		// Little's law over the whole run: the integral of demand is the total time that requests
+		// spent.
 		area, spent := 0.0, work.Seconds()
 		for _, s := range r.Timeline {
 			area += s.Demand
@@ -118,7 +119,7 @@ func TestWorkIsConserved(t *testing.T) {
 		for _, w := range r.Waits {
 			spent += w.Seconds()
 		}
-		if missing := spent - area; missing < -1e-6 || missing > float64(len(trace))+1e-6 { // at most the last second of each
+		if missing := spent - area; missing < -1e-6 || missing > float64(len(trace))+1e-6 { // at most the last second of each request
 			t.Fatalf("demand integrates to %v, requests spent %v", area, spent)
 		}
 		if capacity := r.ReplicaTime[0].Seconds() * float64(slots); capacity < work.Seconds()-1e-6 {
@@ -196,7 +197,7 @@ func ExampleSummarize() {
 	// Output: 1.0 replica-hours, cost 2.0
 }
 
-// watcher keeps the last that it was shown.
+// watcher is a scaler that keeps its last observation.
 type watcher struct {
 	fixed
 	seen Observation
@@ -208,7 +209,7 @@ func (w *watcher) Decide(o Observation) []int {
 }
 
 func TestTheDemandIsWhatWaitsAndWhatEachClassServes(t *testing.T) {
-	// A slot at full speed and one at half, 4 s of work each: the third waits.
+	// One slot at full speed and one at half, 4 s of work each: the third request waits.
 	classes := []Class{{Name: "h100", Slots: 1, Speed: 1, Initial: 1}, {Name: "t4", Slots: 1, Speed: 0.5, Initial: 1}}
 	w := &watcher{fixed: fixed{counts: []int{1, 1}}}
 	Run(Config{Classes: classes}, requests(4*time.Second, 0, 0, 0), w)

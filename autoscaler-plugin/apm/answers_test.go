@@ -13,9 +13,9 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// answering is a gateway that counts how long its answers took: in the first of three
-// seconds none ended, in the others half of them after a second to the first token, and
-// each of them within the objective or not.
+// answering starts a gateway with three seconds of latencies. No request ended in the first second.
+// In the others, half of the requests ended with a time to the first token of one second. Each was
+// within the objective or not.
 func answering(t *testing.T, whole bool, met, missed int) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/latency") {
@@ -40,7 +40,7 @@ func answering(t *testing.T, whole bool, met, missed int) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// What ended at several gateways adds up, whether or not they share their queues.
+// Outcomes of several gateways add up, whether or not they share their queues.
 func TestWhatWasAttainedIsOfAllGateways(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		p := plugin(t, map[string]string{"gateways": answering(t, whole, 3, 1) + "," + answering(t, whole, 0, 4)})

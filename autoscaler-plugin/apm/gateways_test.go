@@ -16,11 +16,11 @@ import (
 	"aliquot.example/autoscaler-plugin/demand"
 )
 
-// gatewayStub answers as a gateway's admin listener does; see gateway/admin.go.
+// gatewayStub answers like a gateway's admin listener; see gateway/admin.go.
 type gatewayStub struct {
 	first  int64 // second of the first point
 	queued []float64
-	now    int // requests waiting at this moment
+	now    int // requests waiting now
 	status int
 	whole  bool
 	idle   bool // nothing is being served
@@ -115,8 +115,7 @@ func TestQuerySplitsDemandOverClassesOnce(t *testing.T) {
 	}
 }
 
-// Without Consul the speeds are those of the query. A gateway's stub serves one
-// request on h100.
+// Without Consul the speeds are those of the query. The gateway stub serves one request on h100.
 func TestLoadCountsSlotsOfTheFastestClass(t *testing.T) {
 	a := gatewayStub{first: to.Unix() - 2, queued: []float64{6, 19}}.start(t)
 	p := plugin(t, map[string]string{"gateways": a, "learn_speed": "false"})
@@ -165,8 +164,8 @@ func TestDemandThatIsNotKnownIsAnError(t *testing.T) {
 	}
 }
 
-// The agent takes "connection refused" and "EOF" in any error as the loss of Nomad
-// and drops all policies.
+// The agent takes "connection refused" and "EOF" in any error for the loss of Nomad and drops all
+// policies.
 func TestErrorsDoNotSoundLikeTheLossOfNomad(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	address := strings.TrimPrefix(gone.URL, "http://")
@@ -196,7 +195,7 @@ func TestAGatewayThatCannotBeAskedLeavesTooLittleHistoryToShrinkBy(t *testing.T)
 	}
 }
 
-// Whoever wonders why counts do not shrink finds it in the agent's log, once.
+// The agent's log says once why counts do not shrink.
 func TestWhyNothingShrinksIsSaidOnce(t *testing.T) {
 	stub := gatewayStub{first: to.Unix() - 600, queued: make([]float64, 600)}
 	a, b := stub.start(t), stub.start(t)

@@ -29,12 +29,12 @@ func TestAnswersAboutNodes(t *testing.T) {
 		"blocked class=h100":                            30,
 		"placed class=t4":                               0,
 		"nodes class=h100":                              3, // two more for three tasks of half a GPU
-		"nodes class=h100 standby=1x10":                 3, // half a GPU of them is free
+		"nodes class=h100 standby=1x10":                 3, // half a GPU of these is free
 		"nodes class=h100 standby=1x5":                  3,
 		"nodes class=h100 standby=2x10":                 4,
 		"nodes class=h100 gpus=4 slices=20":             2,
-		"nodes class=h100 gpus=8 slices=1":              1, // whole GPUs have no 10 instances
-		"nodes class=h100 gpus=16 slices=1":             4, // they have: nobody says what 10 means
+		"nodes class=h100 gpus=8 slices=1":              1, // whole GPUs do not have 10 instances
+		"nodes class=h100 gpus=16 slices=1":             4, // they do: the query does not say what 10 means
 		"nodes class=h100 gpus=2 slices=1 after='gb10'": 1,
 		"nodes class=l4 gpus=2 slices=20":               1,
 		"nodes class=l4 gpus=2 slices=20 standby=2x20":  2,
@@ -63,8 +63,8 @@ func TestAnswersAboutNodes(t *testing.T) {
 	}
 }
 
-// A class that no node of the group has, though the group has nodes, is a mistake: nodes for it
-// would be ordered without an end.
+// If nodes of the group exist but none has the class, the query is an error. Otherwise it would
+// request more and more nodes.
 func TestAClassThatTheNodesLack(t *testing.T) {
 	node := account.Node{
 		Pool: "rented", Open: true, Names: []string{"h100-0"}, Classes: []string{"h100"},

@@ -12,9 +12,9 @@ import (
 	"aliquot.example/internal/reference"
 )
 
-// docs/configuration.md lists every setting, and writing its default changes nothing.
+// docs/configuration.md lists every setting, and setting one to its default changes nothing.
 func TestDocumentedSettings(t *testing.T) {
-	// An unknown setting is answered with the known ones.
+	// The error about an unknown setting lists all known ones.
 	_, err := readConfig(map[string]string{"nothing": "x"})
 	if err == nil {
 		t.Fatal("an unknown setting is accepted")
@@ -37,7 +37,7 @@ func TestDocumentedSettings(t *testing.T) {
 			t.Errorf("%s = %s is not the default: %+v, %v", name, setting.Default, c, err)
 		}
 	}
-	// Writing another value does change something, or the key is not read at all.
+	// Another value must change the configuration, otherwise the key is not read.
 	other := maps.Clone(want)
 	for name := range other {
 		value := "7s"
@@ -48,7 +48,7 @@ func TestDocumentedSettings(t *testing.T) {
 			value = "false"
 		}
 		if strings.HasPrefix(name, "consul_") || name == "prometheus_token_file" {
-			continue // read elsewhere, or a file that must be there
+			continue // tested elsewhere, or a file that must exist
 		}
 		c, err := readConfig(map[string]string{name: value})
 		if err != nil || reflect.DeepEqual(c, plain) {
@@ -57,7 +57,7 @@ func TestDocumentedSettings(t *testing.T) {
 	}
 }
 
-// Every query of docs/scaling.md is one.
+// Every query in docs/scaling.md is valid.
 func TestDocumentedQueries(t *testing.T) {
 	page, err := os.ReadFile("../../docs/scaling.md")
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A gateway that joins knows nothing of the past: that must not keep counts from
-// shrinking, nor may its demand count twice.
+// A gateway that has just joined knows nothing of the past. That must not keep counts from
+// shrinking, and its demand must not count twice.
 func TestGatewaysThatShareTheirQueuesAreNotSummed(t *testing.T) {
 	old := gatewayStub{first: to.Unix() - 20, queued: make([]float64, 20), whole: true}
 	for i := range old.queued {
@@ -22,13 +22,13 @@ func TestGatewaysThatShareTheirQueuesAreNotSummed(t *testing.T) {
 	if last := fmt.Sprint(values(m)[12:]); last != "[27 28 40]" {
 		t.Errorf("the last seconds are %s", last)
 	}
-	// What came is another matter: each knows its own, and the joined one may have restarted.
+	// Arrivals are different: each gateway knows only its own, and the new one may have restarted.
 	if m, err := p.Query("arriving service=llm", within(15*time.Second)); err != nil || len(m) != 3 {
 		t.Errorf("%d seconds of arrivals, %v: want those that both know", len(m), err)
 	}
 }
 
-// Beside them, one of an older release still counts for itself.
+// A gateway of an older release that does not share its queue is still added.
 func TestAGatewayThatSharesNothingIsAdded(t *testing.T) {
 	a := gatewayStub{first: to.Unix() - 3, queued: []float64{1, 2, 3}, whole: true}.start(t)
 	b := gatewayStub{first: to.Unix() - 3, queued: []float64{1, 2, 3}, whole: true}.start(t)

@@ -17,8 +17,8 @@ func TestNomadServiceIDs(t *testing.T) {
 	}
 }
 
-// The parts of a start come with an event, which the driver writes a little after Consul
-// calls the replica healthy: the start is held back so long.
+// The driver reports the parts of a start in an event shortly after Consul reports the replica
+// healthy. The start waits for it.
 func TestAStartWaitsForItsParts(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	alloc := &nomad.Allocation{CreateTime: now.Add(-20 * time.Second).UnixNano(), TaskStates: map[string]*nomad.TaskState{"server": {Events: []*nomad.TaskEvent{{}}}}}
@@ -36,7 +36,7 @@ func TestAStartWaitsForItsParts(t *testing.T) {
 	if s, ok, done := f.sample(alloc, now.Add(partsFor)); !ok || !done || s.Parts != nil || s.Seconds != 20 {
 		t.Errorf("without an event: %+v, %v, %v", s, ok, done)
 	}
-	// It was not placed just now: nobody knows when it began.
+	// After a restart in place, the start time is unknown.
 	state.Restarts = 1
 	if _, ok, done := f.sample(alloc, now); ok || !done {
 		t.Error("a restart in place counts as a start")

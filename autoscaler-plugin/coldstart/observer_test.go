@@ -16,8 +16,8 @@ import (
 	"aliquot.example/router/consultest"
 )
 
-// observed is an observer with a Consul, and a Nomad that knows the allocations in status: it
-// answers for each with the status, and with 200 and one that began 20 s ago.
+// observed is an observer with a real Consul and a stub of Nomad. The stub answers a request for an
+// allocation with its entry in status, and for 200 with an allocation that began 20 s ago.
 type observed struct {
 	*testing.T
 	*Observer
@@ -55,7 +55,7 @@ func observe(t *testing.T) *observed {
 	return o
 }
 
-// start registers a replica, of which Nomad answers with the status.
+// start registers a replica. Nomad answers for its allocation with the status.
 func (o *observed) start(n, status int) {
 	o.Helper()
 	id := fmt.Sprintf("5d3c9a1e-1111-2222-3333-%012d", n)
@@ -74,7 +74,8 @@ func (o *observed) samples() int {
 	return len(samples)
 }
 
-// One replica that cannot be looked up costs no other's sample, nor its own once it can.
+// A failed lookup of one replica does not lose the sample of another one, nor its own once the
+// lookup works.
 func TestAFailedLookupKeepsNoOtherStartBack(t *testing.T) {
 	o := observe(t)
 	for n := range 8 {
@@ -83,7 +84,7 @@ func TestAFailedLookupKeepsNoOtherStartBack(t *testing.T) {
 	if err := o.look("llm", &o.watch, o.now); err == nil || o.samples() != 4 || len(o.watch.fresh) != 4 {
 		t.Fatalf("%d samples, %d still to come, %v; want 4 and 4", o.samples(), len(o.watch.fresh), err)
 	}
-	// Nomad is away for longer than parts are waited for.
+	// Nomad is unavailable for longer than partsFor.
 	for id := range o.status {
 		if o.status[id] != http.StatusOK {
 			o.status[id] = http.StatusServiceUnavailable
@@ -98,7 +99,7 @@ func TestAFailedLookupKeepsNoOtherStartBack(t *testing.T) {
 	if err := o.look("llm", &o.watch, o.now.Add(3*partsFor)); err != nil || o.samples() != 8 || len(o.watch.fresh) != 0 {
 		t.Errorf("%d samples, %d still to come, %v; want all 8", o.samples(), len(o.watch.fresh), err)
 	}
-	// What has gone from Nomad is not looked up for ever.
+	// An allocation that no longer exists in Nomad is not looked up forever.
 	o.start(8, http.StatusNotFound)
 	o.look("llm", &o.watch, o.now)
 	if o.look("llm", &o.watch, o.now.Add(partsFor)); len(o.watch.fresh) != 0 || o.samples() != 8 {
@@ -106,7 +107,7 @@ func TestAFailedLookupKeepsNoOtherStartBack(t *testing.T) {
 	}
 }
 
-// A start stays to be written down until it is.
+// A start that cannot be written is retried until it is.
 func TestAStartThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 	o := observe(t)
 	key := learned.StartsKey("llm")

@@ -15,8 +15,8 @@ import (
 	"aliquot.example/router/consultest"
 )
 
-// whole starts a gateway that shares its queues, has run for some seconds, and of the
-// arrivals had so many tokens a second.
+// whole starts a gateway that shares its queues, with a series of the given length in seconds and
+// arrivals in tokens per second.
 func whole(t *testing.T, seconds, arrived int64) (admin string) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		a := api.Concurrency{Now: to, Whole: true}
@@ -29,8 +29,8 @@ func whole(t *testing.T, seconds, arrived int64) (admin string) {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// Gateways that share their queues remember each other's demand, and not what came to each
-// other and how it ended: with one that was replaced that is gone, and less than all.
+// Gateways that share their queues remember each other's demand, but not each other's arrivals and
+// outcomes. After the loss of a gateway, its arrivals are missing.
 func TestWhatCameToAGatewayThatIsGoneIsNotKnown(t *testing.T) {
 	server, err := consultest.Start(t.TempDir(), nil)
 	if err != nil {
@@ -60,12 +60,12 @@ func TestWhatCameToAGatewayThatIsGoneIsNotKnown(t *testing.T) {
 	if known := h.Answers().Seconds; len(known) != 1200 || known[0].Arrived != 1010 {
 		t.Errorf("of two old ones %d seconds are known, %v tokens in the first", len(known), known[0].Arrived)
 	}
-	// One has restarted under its old name.
+	// One gateway has restarted under the same name.
 	h = ask(&Gateways{Fixed: []string{old, whole(t, 5, 1000)}})
 	if known := h.Answers().Seconds; len(known) != 5 || known[0].Arrived != 1010 {
 		t.Errorf("of one that restarted %d seconds are known, %v tokens in the first", len(known), known[0].Arrived)
 	}
-	// One has ended for good, 100 s ago.
+	// One gateway ended for good 100 s ago.
 	register("a", old)
 	doc, err := json.Marshal(learned.NewRates(to.Add(-100*time.Second - publishEvery)))
 	if err != nil {

@@ -65,8 +65,7 @@ func TestSumIsTheSumInEverySecond(t *testing.T) {
 	})
 }
 
-// A figure that no gateway can have counted reaches no count: that gateway is as good as
-// silent, and named.
+// A gateway with an impossible figure counts as silent and is named. The figure affects no count.
 func TestAnImpossibleFigureIsRefused(t *testing.T) {
 	for name, spoil := range map[string]func(*api.Point){
 		"waiting":          func(p *api.Point) { p.Queued = -1 },

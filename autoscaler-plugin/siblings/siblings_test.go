@@ -18,7 +18,7 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// role is the variable that makes the test's own program an agent or a plugin.
+// role is the environment variable that makes the test binary an agent or a plugin.
 const role = "ALIQUOT_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// agent starts the programs as plugins, tells their process IDs and, as the Nomad
-// Autoscaler, does not care when one ends. It ends by SIGTERM.
+// agent starts the programs as plugins and prints their process IDs. Like the Nomad Autoscaler, it
+// does nothing if one ends. It ends on SIGTERM.
 func agent(programs []string) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGTERM)
@@ -80,7 +80,7 @@ func TestAgentThatLostAPluginIsEnded(t *testing.T) {
 	var all strings.Builder
 	lines := bufio.NewScanner(io.TeeReader(out, &all))
 	pids, watched := map[string]int{}, 0
-	// Each of the three watches over all, itself too.
+	// Each of the three watches all three, including itself.
 	for watched < len(names)*len(names) && lines.Scan() {
 		var name string
 		var pid int
@@ -113,7 +113,7 @@ func TestPluginThatComesBackIsNotLost(t *testing.T) {
 			}
 		}
 	}
-	look(nil, 2*patience, "") // they start one after the other
+	look(nil, 2*patience, "") // plugins start one after the other
 	look(one, 2*patience, "")
 	look(both, 1, "")
 	look(one, patience-1, "")

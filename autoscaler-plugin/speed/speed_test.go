@@ -25,8 +25,8 @@ import (
 
 const classes = "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8"
 
-// setting is the two plugins beside a real Consul, where a gateway's admin listener
-// tells of a constant number of requests on t4.
+// setting is the two plugins with a real Consul, and a gateway's admin listener that reports a
+// constant number of requests on t4.
 type setting struct {
 	*testing.T
 	consul   *consultest.Server
@@ -48,12 +48,12 @@ func start(t *testing.T) *setting {
 	return s
 }
 
-// onT4 is how many requests are served, all of them by t4.
+// onT4 is the number of active requests, all on t4.
 const onT4 = 16
 
 func (s *setting) restart() {
 	s.Helper()
-	from, to := s.begin.Add(-20*time.Minute), s.begin.Add(20*time.Minute) // more than the whole test
+	from, to := s.begin.Add(-20*time.Minute), s.begin.Add(20*time.Minute) // longer than the whole test
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		var series []map[string]any
 		for t := from.Unix(); t < to.Unix(); t++ {
@@ -73,7 +73,7 @@ func (s *setting) restart() {
 	}
 }
 
-// publish is a gateway that learned rates of a busy slot.
+// publish writes the learned rates of a busy slot, like a gateway.
 func (s *setting) publish(gateway string, at time.Time, rates map[string]dispatch.Rate) {
 	s.Helper()
 	store := control.Rates{Client: s.consul.Client, Config: &config.Consul{Prefix: "aliquot/rates"}, Gateway: gateway}
@@ -82,7 +82,7 @@ func (s *setting) publish(gateway string, at time.Time, rates map[string]dispatc
 	}
 }
 
-// evaluate is one evaluation of the policy of t4, as the agent runs it.
+// evaluate runs one evaluation of the policy of t4, like the agent.
 func (s *setting) evaluate(after time.Duration, count int64) (load float64, _ *sdk.ScalingAction, _ error) {
 	now := s.begin.Add(after)
 	query := "load service=llm classes='" + s.classes + "'"
@@ -111,9 +111,9 @@ func (s *setting) want(what string, after time.Duration, load float64, count int
 	}
 }
 
-// The gateways measure that a slot of t4 serves a tenth of what one of h100 serves.
-// Both plugins count by it from the same second on, and the replicas of t4 stay
-// until those of h100, that the plan has in their place, can serve.
+// The gateways measure that a slot of t4 has a tenth of the rate of one of h100. Both plugins use
+// this from the same second on. The replicas of t4 stay until those of h100, which replace them in
+// the plan, can serve.
 func TestBothPluginsCountByWhatTheGatewaysMeasured(t *testing.T) {
 	s := start(t)
 	s.want("nothing is measured", 0, onT4, 8, "demand 16.0")
@@ -166,7 +166,7 @@ func TestWhatCannotBeReadOrWrittenIsSaid(t *testing.T) {
 	s.want("rates that cannot be", 0, onT4, 8, "demand")
 	put("aliquot/speed/llm", `{"version":2}`)
 	if _, _, err := s.evaluate(20*time.Second, 8); err == nil || !strings.Contains(err.Error(), "aliquot/speed/llm in Consul does not hold speeds of this release: delete it") {
-		// What was read before stands in, so the plugins must be new to see it.
+		// A plugin would use the last value it read, so only new plugins see the error.
 		s.restart()
 		if _, _, err = s.evaluate(30*time.Second, 8); err == nil || !strings.Contains(err.Error(), "delete it") {
 			t.Errorf("got %v", err)
@@ -184,8 +184,8 @@ func TestWhatCannotBeReadOrWrittenIsSaid(t *testing.T) {
 	}
 }
 
-// served is what a gateway learns of a service on both classes whose requests have so
-// many tokens, and whose objective is a time between tokens.
+// served returns what a gateway learns of a service on both classes. All requests have the same
+// tokens, and the objective is a time between tokens.
 func served(t *testing.T, tpot time.Duration) map[string]dispatch.Rate {
 	t.Helper()
 	q := dispatch.New(dispatch.Policy{Mode: dispatch.Tokens, SLO: dispatch.SLO{TPOT: tpot}, Placements: []dispatch.Placement{{}, {Require: []string{"h100"}}, {Require: []string{"t4"}}}})
@@ -210,8 +210,8 @@ func served(t *testing.T, tpot time.Duration) map[string]dispatch.Rate {
 	return q.Rates()
 }
 
-// Counts of engines that batch come from the largest number of requests that meets the
-// objective, as the gateway's own dispatch publishes it.
+// Counts of engines that batch follow from the largest number of requests within the objective, as
+// the gateway's dispatch publishes it.
 func TestSlotsAreThoseThatMeetTheObjective(t *testing.T) {
 	counts := map[time.Duration]int64{}
 	for _, tpot := range []time.Duration{0, 60 * time.Millisecond} {

@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// kv answers one key as Consul does.
+// kv returns a plugin with a stub of Consul that has one key.
 func kv(t *testing.T, value string) (*Plugin, *httptest.Server) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

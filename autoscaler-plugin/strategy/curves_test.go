@@ -8,8 +8,8 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// A class that begins to miss the objective goes when the class that replaces it has had the
-// time to start.
+// A class that no longer meets the objective is dropped only after the class that replaces it has
+// had time to start.
 func TestAClassThatIsDroppedServesUntilAnotherDoes(t *testing.T) {
 	c := startChat(t)
 	set := func(class string) map[string]string {
@@ -34,7 +34,7 @@ func TestAClassThatIsDroppedServesUntilAnotherDoes(t *testing.T) {
 		t.Fatalf("the plan has no l4: %+v, %v", a, err)
 	}
 	serving := a.Count
-	// What moves by little moves nothing.
+	// A small change has no effect.
 	little := slow
 	little.Prefill *= 1.05
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": little})
@@ -49,12 +49,12 @@ func TestAClassThatIsDroppedServesUntilAnotherDoes(t *testing.T) {
 	expect("the other starts", "l4", serving, serving, "holding")
 	later(11 * time.Second)
 	expect("the other serves", "l4", serving, 0, "by the objective")
-	// What was learned holds while Consul is away.
+	// The last curves stay in force while Consul is away.
 	c.stop()
 	expect("without Consul", "h100", 1, 1, "by the objective")
 }
 
-// While gateways do not answer, it is not known how many replicas are enough.
+// While gateways do not answer, it is unknown how many replicas must stay awake.
 func TestNothingIsPutToSleepWhileAnAnswerIsMissing(t *testing.T) {
 	c := startChat(t)
 	c.learn(map[string]learned.Curve{"h100": fast})

@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// The gateways learn how many replicas are enough, of the class where there are several;
-// what they say against it is logged once and stops nothing.
+// The gateways receive the number of replicas that must stay awake, with the class if there are
+// several. An error is logged once and does not stop the evaluation.
 func TestGatewaysAreToldWhatSleeps(t *testing.T) {
 	status := http.StatusNoContent
 	told := make(chan string, 8)

@@ -23,18 +23,18 @@ import (
 	"aliquot.example/router/consultest"
 )
 
-// chat is a service of which a gateway knows 15 minutes of steady demand.
+// chat is a service with a gateway that knows 15 minutes of steady demand.
 type chat struct {
 	*testing.T
 	plugin  *Plugin
 	client  *consul.Client
 	kv      *consul.KV
 	now     time.Time
-	arrived int64        // tokens in each second
-	met     int          // of 10 requests in each second
-	down    bool         // the gateway answers nothing
-	count   int64        // that is set
-	told    atomic.Int32 // how often the gateway was told what may sleep
+	arrived int64        // tokens per second
+	met     int          // of 10 requests per second
+	down    bool         // the gateway does not answer
+	count   int64        // the count that is set
+	told    atomic.Int32 // how often the gateway received the number of awake replicas
 	stop    func()
 	log     strings.Builder
 }
@@ -72,7 +72,7 @@ func startChat(t *testing.T) *chat {
 	return c
 }
 
-// learn publishes curves as a gateway does.
+// learn publishes curves like a gateway.
 func (c *chat) learn(curves map[string]learned.Curve) {
 	c.Helper()
 	doc := learned.NewRates(c.now)
@@ -88,7 +88,7 @@ func (c *chat) learn(curves map[string]learned.Curve) {
 	}
 }
 
-// benchmarked saves a profile as aliquot bench does.
+// benchmarked saves a profile like aliquot bench.
 func (c *chat) benchmarked(class string, curve learned.Curve) {
 	c.Helper()
 	p := learned.Profile{Measured: c.now.Add(-time.Hour), Class: class, Slices: "10of20", Answers: 500, Curve: &curve}
@@ -118,8 +118,8 @@ var (
 
 const promisedClasses = "h100 slots=8 cost=5 max=8, l4 slots=4 cost=3 max=8"
 
-// The strategy finds what came at the gateways and what replicas serve in Consul. Until it
-// does, demand decides, and the reason says why.
+// The strategy reads arrivals from the gateways, and curves from Consul. Until it has both, the
+// count follows demand and the reason says why.
 func TestCountsFollowAnObjective(t *testing.T) {
 	c := startChat(t)
 	settings := map[string]string{"class": "h100", "classes": promisedClasses, "objective": "ttft=2s tpot=100ms"}
@@ -147,16 +147,16 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	}
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": slow})
 	steady, err := c.run("tokens service=chat", settings)
-	// 8.3 mean requests a second are less than one replica of h100 serves.
+	// One replica of h100 serves more than 8.3 mean requests per second.
 	if err != nil || steady.Count != 1 || !strings.HasPrefix(steady.Reason, "by the objective, 100.0% within, growing: replicas of h100 0.") {
 		t.Fatalf("steady: %+v, %v", steady, err)
 	}
-	// A policy on one kind of replica does not name its class.
+	// A policy with one kind of replica does not name its class.
 	one, err := c.run("tokens service=chat", map[string]string{"slots": "8", "objective": settings["objective"]})
 	if err != nil || one.Count != 1 || !strings.HasPrefix(one.Reason, "by the objective") {
 		t.Errorf("one kind of replica: %+v, %v", one, err)
 	}
-	// The load counts as long as the objective cannot be used, and is of the same classes.
+	// The load is used only as long as the objective is not.
 	byLoad, err := c.run("load service=chat classes='"+promisedClasses+"'", settings)
 	if err != nil || byLoad.Count != steady.Count || !strings.HasPrefix(byLoad.Reason, "by the objective") {
 		t.Errorf("with a query for load: %+v, %v", byLoad, err)
@@ -205,8 +205,8 @@ func TestWithoutGatewaysDemandDecides(t *testing.T) {
 	}
 }
 
-// What came is counted from when all gateways tell of it, so that a count does not shrink
-// after one of them was replaced.
+// Arrivals count only from the first second that all gateways report, so that a count does not
+// shrink after a gateway was replaced.
 func TestWhatCameBeforeAGatewayWasReplacedIsNotCounted(t *testing.T) {
 	h := demand.History{First: 100, Seconds: make([]demand.Second, 900), Answered: 980}
 	for i := range h.Seconds {

@@ -12,8 +12,8 @@ import (
 	"aliquot.example/simulate"
 )
 
-// both asks the plugin, as the agent does for each class by itself, whatever the simulation
-// asks of the policy, and compares what they answer.
+// both makes each decision with the simulation's policy and with the plugin, as the agent does for
+// each class, and compares the results.
 type both struct {
 	*simulate.PolicyScaler
 	t        *testing.T
@@ -44,7 +44,7 @@ func (b *both) Decide(o simulate.Observation) []int {
 	return counts
 }
 
-// metrics is what aliquot-apm answers.
+// metrics returns what aliquot-apm would answer.
 func (b *both) metrics(o simulate.Observation) (out sdk.TimestampedMetrics) {
 	start := time.Unix(1_700_000_000, 0)
 	from := max(0, len(o.Demand)-int(b.QueryWindow/simulate.Step))
@@ -59,7 +59,7 @@ func (b *both) metrics(o simulate.Observation) (out sdk.TimestampedMetrics) {
 	return out
 }
 
-// waves is a demand that rises and falls, with bursts.
+// waves returns a demand that rises and falls, with bursts.
 func waves() (trace []simulate.Request) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for at := time.Duration(0); at < 25*time.Minute; {
@@ -73,7 +73,7 @@ func waves() (trace []simulate.Request) {
 	return trace
 }
 
-// The strategy and the simulation decide alike at every step of a trace.
+// The strategy and the simulation make the same decision at every step of a trace.
 func TestTheStrategyAndTheSimulationAgree(t *testing.T) {
 	for query, texts := range map[string][]map[string]string{
 		"concurrency service=llm": {{"slots": "4", "coldstart": "45s", "sleep": "1"}},

@@ -94,7 +94,8 @@ func TestALoadIsPlannedForInItsOwnUnit(t *testing.T) {
 		"of another APM":              "sum(load)",
 	} {
 		got, err := plugin(t).Run(ask(query, own), 0)
-		// 18 / 0.9 slots of h100 are 3 of it; or 2, all of t4 and 2.4 slots missing.
+		// 18 / 0.9 = 20 slots of h100 need 3 replicas. With 2 replicas, all of t4 would still leave
+		// 2.4 slots missing.
 		if err != nil || got.Action.Count != 3 || got.Action.Meta["aliquot.plan.t4"] != 0 || got.Action.Meta["aliquot.speed.t4"] != 0.1 || !strings.Contains(got.Action.Reason, "load 18.0") {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
@@ -124,7 +125,7 @@ func TestMistakesOfUnitsAreNamed(t *testing.T) {
 	}
 }
 
-// A site without Consul has none of its settings, or wrong ones.
+// A site without Consul has no Consul settings, or wrong ones.
 func TestConsulIsNotNeededForWhatIsOff(t *testing.T) {
 	settings := map[string]string{"learn_coldstart": "false", "learn_speed": "false", "consul_token_file": "/none"}
 	if err := New(hclog.NewNullLogger()).SetConfig(settings); err != nil {

@@ -23,8 +23,8 @@ func configured(t *testing.T, address string) *Plugin {
 
 var llm = map[string]string{"Job": "llm", "Group": "server", "_nomad_autoscaler_grpc_timeout": "750ms"}
 
-// The agent forgets a policy whose target fails when the policy is loaded, and
-// takes "connection refused" for the loss of all of them.
+// The agent drops a policy if its target fails while the policy is loaded. It takes "connection
+// refused" for the loss of Nomad and drops all policies.
 func TestNomadAwayIsNotReadyAndNotAnError(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
@@ -34,8 +34,8 @@ func TestNomadAwayIsNotReadyAndNotAnError(t *testing.T) {
 	}
 }
 
-// A Nomad that hangs is given up in time for the answer to arrive; how much time that
-// is, limit says.
+// Status gives up on a Nomad that hangs, early enough for the answer to arrive. limit determines
+// the time.
 func TestAnAnswerComesWithinTheAgentsLimit(t *testing.T) {
 	hanging := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer hanging.Close()

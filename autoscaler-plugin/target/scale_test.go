@@ -11,10 +11,10 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 )
 
-// refusing answers as Nomad does that refuses a count, each time with the same words.
+// refusing is a stub of Nomad that refuses every count with the same text.
 type refusing struct {
 	deploying bool // a deployment is active
-	overtaken int  // so many submissions find the job changed
+	overtaken int  // number of submissions that find the job changed
 	submitted int
 	index     int
 }
@@ -43,7 +43,7 @@ func (r *refusing) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}
 }
 
-// Why Nomad refuses a count is seen in its state, whatever its words are.
+// The cause of a refusal follows from the job's state, whatever Nomad's text is.
 func TestARefusalIsUnderstoodByTheState(t *testing.T) {
 	scale := func(r *refusing) error {
 		server := httptest.NewServer(r)

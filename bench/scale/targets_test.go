@@ -8,8 +8,8 @@ import (
 	"aliquot.example/simulate"
 )
 
-// traceFolder skips the test where there are no recorded traces at all. Of one that is
-// missing among others the test fails.
+// traceFolder skips the test if there are no recorded traces at all. If only one of several is
+// missing, the test fails.
 func traceFolder(t *testing.T) string {
 	t.Helper()
 	const folder = "../../../shared/data/traces"
@@ -19,8 +19,8 @@ func traceFolder(t *testing.T) string {
 	return folder
 }
 
-// once leaves out what only computes, in one goroutine, where the tests run a second time
-// under the race detector.
+// once skips a test that only computes, in one goroutine, when the tests run again under the race
+// detector.
 func once(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -28,7 +28,7 @@ func once(t *testing.T) {
 	}
 }
 
-// The promise of docs/scaling.md, on both traces at a cold start of 90 s.
+// The figures in docs/scaling.md hold on both traces at a cold start of 90 s.
 func TestTargetsAt90SecondsColdStart(t *testing.T) {
 	once(t)
 	const coldStart = 90 * time.Second
@@ -79,8 +79,8 @@ func TestTargetsOfAMixedFleet(t *testing.T) {
 	}
 }
 
-// On conversations that were recorded, counts from an objective keep it at less cost than any
-// other policy that does, and a second class of hardware makes it hardly dearer.
+// On recorded conversations, the objective policy meets the objective at a lower cost than any
+// other policy that meets it. A second hardware class makes it hardly more expensive.
 func TestTargetsOfAnObjective(t *testing.T) {
 	once(t)
 	const coldStart = 90 * time.Second

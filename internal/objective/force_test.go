@@ -21,7 +21,8 @@ func promise(classes ...string) *scale.Config {
 	return c
 }
 
-// A class whose replicas take about as long as they may with one request does not come and go.
+// A class at the edge of the objective with one request does not flap between meeting and missing
+// it.
 func TestAClassAtTheEdgeOfAnObjectiveStays(t *testing.T) {
 	c, now := promise("h100", "l4"), time.Now()
 	edge := func(a float64) Known {
@@ -48,7 +49,7 @@ func TestAClassAtTheEdgeOfAnObjectiveStays(t *testing.T) {
 	}
 }
 
-// Of two sizes of a class one curve counts, whichever requests were counted last.
+// Of two sizes of a class, the same curve applies whichever was learned last.
 func TestTheCurveOfAClassIsOneAndTheSame(t *testing.T) {
 	small, large := slow, fast
 	curves := func(ofSmall, ofLarge float64) map[string]learned.Curve {
@@ -91,8 +92,7 @@ func TestTheCurveOfAClassIsOneAndTheSame(t *testing.T) {
 	}
 }
 
-// A class that is assumed to serve something stays in the plan while Consul is away, as those
-// do that were measured.
+// An assumed class stays in the plan while Consul is away, like measured classes.
 func TestAnAssumedClassStaysWhileNothingIsKnown(t *testing.T) {
 	c, now := promise("h100", "l4"), time.Now()
 	f := Force{}.Next(c, Known{Curves: Sizes[learned.Curve]{"h100": {"1of1": fast}}}, now)
@@ -106,8 +106,8 @@ func TestAnAssumedClassStaysWhileNothingIsKnown(t *testing.T) {
 	}
 }
 
-// A clock that is set back keeps counts from shrinking for one cold start, and not until it is
-// where it was.
+// A clock that is set back keeps counts from shrinking for one cold start, not until it reaches its
+// old time.
 func TestAClockThatIsSetBack(t *testing.T) {
 	c, now := promise("h100", "l4"), time.Now()
 	k := Known{Curves: Sizes[learned.Curve]{"h100": {"1of1": fast}, "l4": {"1of1": slow}}}
@@ -118,8 +118,8 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	}
 }
 
-// A count says of which classes nothing but a profile is known. Requests that teach the same take
-// its place, without a change that keeps counts from shrinking.
+// The reason of a count names the classes whose curve comes from a profile. Similar curves from
+// served requests replace a profile's without keeping counts from shrinking.
 func TestACurveSaysThatItIsOfAProfile(t *testing.T) {
 	c, now := promise("h100", "l4"), time.Now()
 	measured := now.Add(-9 * 24 * time.Hour)

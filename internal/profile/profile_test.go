@@ -7,7 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// What a line was made of is found again, whatever the terms, and none is negative.
+// A fit finds the coefficients that the data were generated with, whatever the terms, and none is
+// negative.
 func TestALineIsFoundAgain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := rapid.Float64Range(1e-3, 0.1).Draw(t, "a")
@@ -36,7 +37,7 @@ func TestALineIsFoundAgain(t *testing.T) {
 	})
 }
 
-// A bend that no line has shows in what is left.
+// A bend in the data shows in the residuals.
 func TestABendShows(t *testing.T) {
 	var points []Point
 	for _, n := range []int{1, 2, 4, 8, 16, 32, 64} {
@@ -52,13 +53,13 @@ func TestABendShows(t *testing.T) {
 	}
 }
 
-// The interval holds the true mean as often as it says.
+// A 95% interval contains the true mean about as often as it should.
 func TestIntervalsHold(t *testing.T) {
 	held, all := 0, 0
 	rapid.Check(t, func(t *rapid.T) {
 		var values []float64
 		for range rapid.IntRange(3, 12).Draw(t, "n") {
-			// A sum of three is near enough to normal.
+			// A sum of three uniform values is close enough to normal.
 			sum := 0.0
 			for range 3 {
 				sum += float64(rapid.IntRange(-1000, 1000).Draw(t, "v"))
@@ -73,7 +74,7 @@ func TestIntervalsHold(t *testing.T) {
 			t.Fatalf("the median of %v is %v", values, q)
 		}
 	})
-	if float64(held) < 0.6*float64(all) { // what is drawn is not random enough for 0.95
+	if float64(held) < 0.6*float64(all) { // the drawn values are not random enough for 0.95
 		t.Errorf("%d of %d intervals hold the mean", held, all)
 	}
 }
@@ -97,7 +98,7 @@ func TestCellsStayWithinLimits(t *testing.T) {
 	})
 }
 
-// Steps are counted while all answers go on, and a piece may hold several tokens.
+// Steps count while all responses are decoding. A piece may contain several tokens.
 func TestWave(t *testing.T) {
 	steady := func(first float64, pieces, per int) Answer {
 		a := Answer{Asked: pieces * per, Output: pieces * per, Prompt: 100}

@@ -66,8 +66,8 @@ func options(t *rapid.T) []Option {
 	}), 1, 8).Draw(t, "options")
 }
 
-// Whatever is known: what is chosen can hold a request and the weights and keeps the
-// objective, nothing that can be used is cheaper, and no option is lost.
+// For any figures: the choice can hold a request and the weights and meets the objective, no usable
+// option is cheaper, and no option is lost.
 func TestNothingThatCanBeUsedIsCheaper(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := options(t)

@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// However absurd what gateways and Consul say: a count is one that there can be, and more
-// than all devices serve is all of them, not none.
+// Whatever figures gateways and Consul report, every count is possible. A demand beyond all devices
+// means all devices, not none.
 func TestAbsurdFiguresMakeNoAbsurdCount(t *testing.T) {
 	figure := func(t *rapid.T, name string) float64 {
 		return rapid.SampledFrom([]float64{0, 1e-9, 1, 1e9, 1e15}).Draw(t, name)
@@ -44,7 +44,7 @@ func TestAbsurdFiguresMakeNoAbsurdCount(t *testing.T) {
 			}
 		}
 	})
-	// Overflow is not a small number.
+	// An overflow must not become a small number.
 	c := promised()
 	c.Classes[0].Serving.Rate, c.Classes[1].Serving.Rate = 1e-9, 1e-9
 	if d := c.Decide(came(flat(1e15, 1200))); d.Plan[0] != 8 || d.Plan[1] != 8 {

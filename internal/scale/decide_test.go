@@ -34,7 +34,7 @@ func TestForecastIgnoresNoise(t *testing.T) {
 	})
 }
 
-// noisy draws a constant load with 10% of noise.
+// noisy draws a constant load with 10% noise.
 func noisy(t *rapid.T, level float64, seconds int) []float64 {
 	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
 	series := make([]float64, seconds)
@@ -106,8 +106,8 @@ func TestShortHistoryNeverShrinks(t *testing.T) {
 	})
 }
 
-// What a decision needs is in the series, so that one made by a new process in
-// the middle of a burst is the old one's.
+// A decision depends only on the series, so a new process makes the same decision in the middle of
+// a burst.
 func TestABurstIsRememberedByTheSeries(t *testing.T) {
 	p := Default()
 	series := join(flat(2, 900), flat(40, 20))
@@ -120,8 +120,8 @@ func TestABurstIsRememberedByTheSeries(t *testing.T) {
 	}
 }
 
-// An old peak is let go at a moment that knows nothing of the demand: a rise that the
-// averages do not show yet must keep what it needs.
+// An old peak decays at a time that is unrelated to the demand. A rise that the averages do not
+// show yet must keep what it needs.
 func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	p := Default()
 	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow = p.PanicWindow, 12*time.Second, 4*time.Second, 0
@@ -142,8 +142,8 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	}
 }
 
-// The replica that the gateway started from zero is of the cheapest class, and a burst
-// may be planned without it.
+// The replica that the gateway started from zero is of the cheapest class, and the plan for a burst
+// may not include it.
 func TestNothingShrinksInABurst(t *testing.T) {
 	p := Default()
 	classes := []Class{{Name: "mi300x", Slots: 4, Cost: 5, Max: 3, Speed: 1}, {Name: "t4", Slots: 2, Cost: 1, Max: 4, Speed: 0.14}}
@@ -156,7 +156,7 @@ func TestNothingShrinksInABurst(t *testing.T) {
 	}
 }
 
-// Less demand can have more of a small class: that is no growth.
+// Less demand can need more replicas of a small class. That is not growth.
 func TestAChangeOfMixIsNamed(t *testing.T) {
 	p := Default()
 	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow = p.PanicWindow, 12*time.Second, 4*time.Second, 0
@@ -173,7 +173,7 @@ func TestAChangeOfMixIsNamed(t *testing.T) {
 	}
 }
 
-// The limits may have been lowered while a service is flooded.
+// The limits may be lowered while a service is flooded.
 func TestShrinkingToTheLimitUnderAnyDemandTakesNoTime(t *testing.T) {
 	classes := []Class{{Name: "l4", Slots: 2, Cost: 1, Max: 16, Speed: 1}, {Name: "h100", Slots: 8, Cost: 3.5, Max: 4, Speed: 1}}
 	began := time.Now()
@@ -204,8 +204,8 @@ func ExampleConfig_Decide() {
 	// Output: 6 growing: demand 40.0 (average 5.8, last 6s 40.0, burst)
 }
 
-// What is not needed sleeps, as far as it may, before anything is ended; what is needed
-// never depends on it.
+// Surplus replicas sleep, up to the limit, before any replica ends. The replicas that are needed
+// never depend on it.
 func TestSleepInPlaceOfEnding(t *testing.T) {
 	p := Default()
 	p.Utilization, p.Hysteresis, p.Sleep = 0.75, 0, 2

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// An answer may take longer than the time without requests after which a service is idle,
-// and requests that nothing is promised to are not among those that came.
+// A response may take longer than the time after which a service without requests is idle, and
+// requests without a promise are not in the arrivals.
 func TestAServiceIsNotIdleWhileItServesOrRequestsWait(t *testing.T) {
 	c := promised()
 	c.Classes = c.Classes[:1]
@@ -31,8 +31,8 @@ func TestAServiceIsNotIdleWhileItServesOrRequestsWait(t *testing.T) {
 	}
 }
 
-// Requests that nothing is promised to keep the replica that the gateway has started for
-// them, and order no other.
+// Requests without a promise keep the replica that the gateway started for them, and order no
+// other.
 func TestRequestsWithoutAPromiseKeepWhatWasStarted(t *testing.T) {
 	c := promised()
 	for own := range c.Classes {
@@ -49,7 +49,7 @@ func TestRequestsWithoutAPromiseKeepWhatWasStarted(t *testing.T) {
 	}
 }
 
-// The gateway wakes a service with a class of its choice, which may not be in the plan.
+// The gateway wakes a service with a class that it chooses, which may not be in the plan.
 func TestWhatWokeAServiceServesBeforeItGoes(t *testing.T) {
 	c := promised()
 	cold := steps(c.Policy.ColdStart)
@@ -67,8 +67,8 @@ func TestWhatWokeAServiceServesBeforeItGoes(t *testing.T) {
 	}
 }
 
-// The count by demand has nothing to do with the one by the objective: one answer that is
-// missing must not end replicas that the next one orders again.
+// The count by demand is unrelated to the count by the objective. One missing answer must not end
+// replicas that the next answer orders again.
 func TestAnAnswerThatIsMissingEndsNothing(t *testing.T) {
 	c := promised()
 	c.Classes = c.Classes[:1]
@@ -92,7 +92,7 @@ func TestAnAnswerThatIsMissingEndsNothing(t *testing.T) {
 	if d := c.Decide(missing); d.Count != 0 {
 		t.Errorf("idle: %d (%s)", d.Count, d.Reason)
 	}
-	// What was never learned is not missing for a moment.
+	// A curve that was never learned is not a missing answer.
 	c.Classes[0].Serving = nil
 	if d := c.Decide(e); d.Count >= 5 {
 		t.Errorf("never learned: %d (%s)", d.Count, d.Reason)

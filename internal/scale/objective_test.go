@@ -38,8 +38,8 @@ func TestParseObjective(t *testing.T) {
 	}
 }
 
-// promised is a config whose h100 serves 2 requests a second and whose l4 half of one, at a
-// fifth of the cost.
+// promised returns a config whose h100 serves 2 requests per second, and whose l4 serves half a
+// request per second at a fifth of the cost.
 func promised() Config {
 	return Config{Policy: Default(), Objective: &Objective{TTFT: 2 * time.Second, Quantile: 0.99}, Classes: []Class{
 		{Name: "h100", Cost: 5, Max: 8, Serving: &Serving{Most: 20, Rate: 2, First: 0.2, Token: 0.02}},
@@ -68,7 +68,7 @@ func TestTheCheapestMixThatHoldsTheObjective(t *testing.T) {
 	}
 }
 
-// What is not known yet is said, and demand decides.
+// If something is unknown, the reason says so and the count follows demand.
 func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 	c := promised()
 	c.Classes[0].Slots, c.Classes[1].Slots = 8, 2
@@ -87,13 +87,13 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 			t.Errorf("%s: %d (%s), want %d", want, d.Count, d.Reason, plain.Count)
 		}
 	}
-	// One class that is known is planned for alone.
+	// If only one class is known, the plan uses only that class.
 	alone := c
 	alone.Classes = []Class{c.Classes[0], {Name: "l4", Cost: 1, Max: 8}}
 	if d := alone.Decide(came(flat(3, 1200))); d.Plan[0] != 2 || d.Plan[1] != 0 || !strings.Contains(d.Reason, "planned without l4, not measured yet; growing") {
 		t.Errorf("with l4 unknown: %v (%s)", d.Plan, d.Reason)
 	}
-	// One that is assumed gets one replica at most, and counts for nothing else.
+	// An assumed class gets at most one replica, and changes nothing else.
 	assumed := c
 	assumed.Classes = append([]Class(nil), c.Classes...)
 	assumed.Classes[1].Assumed = true
@@ -105,20 +105,20 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 	if d := assumed.Decide(came(flat(3, 1200))); !strings.Contains(d.Reason, "the objective cannot be met") || d.Plan[0] == 0 {
 		t.Errorf("with an assumption against what is measured: %v (%s)", d.Plan, d.Reason)
 	}
-	// An assumption alone is not planned by.
+	// An assumption alone is not enough for a plan.
 	assumed.Classes[0].Max = 0
 	if d := assumed.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by demand, since the speed of l4 is not known yet") {
 		t.Errorf("with an assumption and nothing else: %v (%s)", d.Plan, d.Reason)
 	}
-	// A class without devices need not be known.
+	// A class without devices may be unknown.
 	c.Classes[1].Serving, c.Classes[1].Max = nil, 0
 	if d := c.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by the objective") {
 		t.Errorf("with l4 unknown and no devices of it: %s", d.Reason)
 	}
 }
 
-// An objective that no replica meets is named with what a request takes, and replicas are
-// ordered for what comes, however much of it misses.
+// If no replica meets the objective, the reason says what a request takes. Replicas are still
+// ordered for the arrivals, but not for every burst.
 func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
 	c := promised()
 	for i := range c.Classes {
@@ -126,7 +126,7 @@ func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
 	}
 	bursts := flat(1, 1200)
 	for i := range 100 {
-		bursts[12*i] = 7 // every 12 s, 1.5 a second on average
+		bursts[12*i] = 7 // every 12 s, 1.5 per second on average
 	}
 	e := came(bursts)
 	e.Traffic.Met, e.Traffic.Missed = e.Traffic.Missed, e.Traffic.Met
@@ -137,15 +137,15 @@ func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
 	if need := d.Need.Demand; need > 2 {
 		t.Errorf("it orders %v replicas of h100 for what 0.75 serve: %v", need, d.Plan)
 	}
-	// One that another class meets is planned on that one alone.
+	// If another class meets it, the plan uses only that class.
 	c.Classes[0].Serving.Most = 20
 	if d := c.Decide(came(flat(1.5, 1200))); d.Plan[0] != 1 || d.Plan[1] != 0 || strings.Contains(d.Reason, "cannot be met") {
 		t.Errorf("with h100 alone able: %v (%s)", d.Plan, d.Reason)
 	}
 }
 
-// More that comes, waits or misses never makes less of what is needed, and it is at least what
-// comes on average.
+// More arrivals, waiting requests or misses never reduce the need. The need is at least the average
+// arrivals.
 func TestWhatIsNeededGrowsWithWhatComesWaitsAndMisses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := promised()
@@ -174,7 +174,7 @@ func TestWhatIsNeededGrowsWithWhatComesWaitsAndMisses(t *testing.T) {
 	})
 }
 
-// A burst of less than the allowed part is not planned for, a longer one is.
+// A burst of less than the allowed part of the requests is not planned for; a longer one is.
 func TestTheQuantileDecidesWhichBurstsCount(t *testing.T) {
 	c := promised()
 	c.Policy.ForecastWindow = 0
@@ -202,7 +202,8 @@ func BenchmarkPromise(b *testing.B) {
 	}
 }
 
-// Noise of arrivals orders nothing for later; a steady rise of them does, long before it is there.
+// Noise in the arrivals does not order replicas ahead. A steady rise does, long before its load is
+// there.
 func TestArrivalsForecastARiseAndNoNoise(t *testing.T) {
 	c := promised()
 	c.Classes = c.Classes[:1]
@@ -236,7 +237,7 @@ func TestArrivalsForecastARiseAndNoNoise(t *testing.T) {
 	}
 }
 
-// A service that misses as much as it just may is corrected a little, one that misses far less is not.
+// A service that misses as much as it may is corrected slightly. One that misses far less is not.
 func TestACorrectionKeepsClearOfTheObjective(t *testing.T) {
 	for missed, want := range map[float64]bool{0: false, 7: false, 10: true, 30: true} {
 		traffic := Traffic{Met: []float64{1000 - missed}, Missed: []float64{missed}}

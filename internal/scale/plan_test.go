@@ -30,7 +30,7 @@ func offered(counts []int, classes []Class) (slots int, cost float64) {
 	return slots, cost
 }
 
-// greedy fills the class of the least cost per slot first.
+// greedy fills the class with the lowest cost per slot first.
 func greedy(slots int, classes []Class) []int {
 	order := make([]int, len(classes))
 	for i := range order {

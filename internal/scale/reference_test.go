@@ -8,7 +8,7 @@ import (
 	"aliquot.example/internal/reference"
 )
 
-// docs/configuration.md lists every setting, and writing its default changes nothing.
+// docs/configuration.md lists every setting, and setting one to its default changes nothing.
 func TestDocumentedSettings(t *testing.T) {
 	want := map[string]string{}
 	for _, name := range slices.Concat(sorted((&Policy{}).fields()), others) {

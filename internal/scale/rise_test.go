@@ -7,7 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// rising is a demand that rises steadily from one level to another, as it was after a time.
+// rising returns a demand that rises steadily from one level to another within over, as seen at the
+// time after.
 func rising(from, to float64, over, after time.Duration) []float64 {
 	series := make([]float64, steps(after))
 	for i := range series {
@@ -18,8 +19,8 @@ func rising(from, to float64, over, after time.Duration) []float64 {
 
 func demandOf(p Policy, series []float64) float64 { return p.need(p.replay(series), series).Demand }
 
-// A steady rise is met long before the load is there: after a minute of it the demand of
-// half a cold start later is ordered, whatever there was at the start.
+// A steady rise is anticipated: after one minute of it, the demand expected half a cold start later
+// is ordered, whatever the demand was at the start.
 func TestASteadyRiseIsMetBeforeTheLoadIsThere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := Default()
@@ -35,8 +36,8 @@ func TestASteadyRiseIsMetBeforeTheLoadIsThere(t *testing.T) {
 	})
 }
 
-// A little more demand or history changes a little of what is ordered: at most an eighth where
-// the history is so short that a second makes its ten parts longer.
+// A small change of demand or history changes the order only slightly: by at most an eighth if the
+// history is so short that one more second lengthens its ten blocks.
 func TestARiseIsMetSmoothly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := Default()

@@ -20,7 +20,7 @@ func drawFast(t *rapid.T, most int) []Class {
 	return toFastest(classes)
 }
 
-// fast is what counts offer, in slots of the fastest class.
+// fast returns the slots of counts, in slots of the fastest class, and their cost.
 func fast(counts []int, classes []Class) (slots, cost float64) {
 	for c, n := range counts {
 		slots += float64(n*classes[c].Slots) * classes[c].Speed
@@ -72,7 +72,7 @@ func TestWithSpeeds(t *testing.T) {
 	}
 }
 
-// What waits can be served by no class that has no devices.
+// A class without devices cannot serve the queue.
 func TestTheFastestClassIsOneThatHasDevices(t *testing.T) {
 	classes, err := ParseClasses("h100 slots=8 max=0, t4 slots=2 max=8 speed=0.1, l4 slots=2 max=8 speed=0.4")
 	if err != nil || classes[0].Speed != 2.5 || classes[1].Speed != 0.25 || classes[2].Speed != 1 {
@@ -145,8 +145,8 @@ func TestPlanWithSpeedsCoversWhileDevicesLast(t *testing.T) {
 	})
 }
 
-// A replica's capacity is rounded down to a hundredth of a slot, so the plan is the
-// cheapest for a demand that is at most so much larger.
+// The capacity of a replica is rounded down to a hundredth of a slot, so the plan is the cheapest
+// for a demand that is larger by at most that.
 func TestPlanWithSpeedsIsTheCheapest(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		classes := drawFast(t, 3)
@@ -180,7 +180,7 @@ func TestPlanWithSpeedsNeverCostsMoreThanGreedy(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		classes := drawFast(t, 4)
 		slots := rapid.IntRange(0, 100).Draw(t, "wanted")
-		// Greedy on replicas of the same whole capacities.
+		// greedy on replicas with the same integer capacities
 		whole, g := slices.Clone(classes), grain(classes)
 		for c, class := range classes {
 			whole[c].Slots = class.capacity(g)
@@ -230,7 +230,7 @@ func TestEveryClassGetsTheSamePlanWithSpeeds(t *testing.T) {
 	})
 }
 
-// Measured speeds come into force as the plugins bring them: only when they moved.
+// Measured speeds come into force like in the plugins: only when they have moved.
 func TestNoFlappingUnderNoiseOfLoadAndSpeeds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := Default()
@@ -291,8 +291,8 @@ func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 	}
 }
 
-// Many fast devices make the units of planning coarse; it must stay quick and
-// offer what is wanted.
+// Many fast devices make the planning units coarse. Planning must stay fast and offer enough
+// capacity.
 func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
 	classes := []Class{{Name: "h100", Slots: 16, Cost: 8, Max: 5000, Speed: 1}, {Name: "t4", Slots: 1, Cost: 1, Max: 9000, Speed: 0.07}, {Name: "l4", Slots: 4, Cost: 1, Max: 1000, Speed: 0.21}}
 	began := time.Now()
@@ -305,7 +305,7 @@ func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
 	}
 }
 
-// Slots that are measured count, within what can be planned for; others stay.
+// Measured slots apply, within what can be planned for. Other slots stay.
 func TestWithSlots(t *testing.T) {
 	classes, err := ParseClasses("a slots=measured max=4, b slots=7 max=4, c slots=measured max=2")
 	if err != nil {

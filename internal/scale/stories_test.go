@@ -10,14 +10,14 @@ import (
 	"github.com/cockroachdb/datadriven"
 )
 
-// Each file of testdata is a story of one behaviour: a policy's settings, the demand that
-// it sees, and beneath each question what is decided. `go test ./internal/scale -run
-// TestStories -rewrite` writes what is decided now; read the difference.
+// Each file of testdata is a story about one behavior: a policy's settings, a demand, and the
+// decisions for it. `go test ./internal/scale -run TestStories -rewrite` writes the present
+// decisions; review the diff.
 //
-//	policy                  settings of a policy, one a line, as in a job file
-//	demand                  requests at once, oldest first: "9 for 15m", "20 to 80 over 10m"
-//	then                    the same, after what was there
-//	decide current=N        what is decided where the count is N
+//	policy                  settings of a policy, one per line, as in a job file
+//	demand                  concurrent requests, oldest first: "9 for 15m", "20 to 80 over 10m"
+//	then                    more demand, after what was there
+//	decide current=N        the decision if the count is N
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var config Config
@@ -56,7 +56,7 @@ func settingsOf(text string) map[string]string {
 	return settings
 }
 
-// demandIn reads a series, one value a second.
+// demandIn parses a series, one value per second.
 func demandIn(t *testing.T, text string) (series []float64) {
 	t.Helper()
 	for line := range strings.Lines(text) {

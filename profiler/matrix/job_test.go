@@ -10,7 +10,7 @@ import (
 
 func pointer[T any](v T) *T { return &v }
 
-// serving is a job like jobs/vllm.nomad.hcl, with a group for each vendor.
+// serving returns a job like jobs/vllm.nomad.hcl, with one group per vendor.
 func serving() *nomad.Job {
 	group := func(vendor string) *nomad.TaskGroup {
 		return &nomad.TaskGroup{
@@ -73,7 +73,7 @@ func TestTheGroupOfAClassIsFound(t *testing.T) {
 	named.TaskGroups[1].Tasks[1].Resources.Devices[0] = &nomad.RequestedDevice{
 		Name: "gpu", Constraints: []*nomad.Constraint{nomad.NewConstraint(classAttribute, "=", "h100")},
 	}
-	narrow := serving() // a job for one class, as that of jobs/scaling-one-class.nomad.hcl
+	narrow := serving() // a job for one class, like jobs/scaling-one-class.nomad.hcl
 	narrow.TaskGroups = narrow.TaskGroups[:1]
 	narrow.TaskGroups[0].Tasks[1].Resources.Devices[0].Constraints = []*nomad.Constraint{nomad.NewConstraint(classAttribute, "=", "l4")}
 	none := serving()

@@ -13,8 +13,8 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-// What is left over of a benchmark is removed before the next; a job of the same name that runs
-// is somebody else's. A job is removed when ctx ends, and is named where it cannot be.
+// Run removes what an earlier benchmark left, but not a job of the same name that still runs. It
+// removes its job when ctx ends, and names the job in the error if it cannot.
 func TestABenchmarkTakesNoOthersJob(t *testing.T) {
 	for name, c := range map[string]struct {
 		there, want string
@@ -79,7 +79,7 @@ func TestABenchmarkTakesNoOthersJob(t *testing.T) {
 	}
 }
 
-// A Nomad that elects a new leader ends no measurement.
+// A leader election in Nomad does not end a measurement.
 func TestAnAnswerThatFailsEndsNoMeasurement(t *testing.T) {
 	asked := 0
 	mux := http.NewServeMux()

@@ -14,8 +14,8 @@ func curve(slow, kv, samples float64) learned.Curve {
 	return learned.Curve{Prefill: 1e-4 * slow, A: 0.02 * slow, B: 2e-5, C: 1e-7, Prompt: 500, Output: 100, KV: kv, Samples: samples}
 }
 
-// The cheapest size follows from what is learned and what was benchmarked; a size that
-// cannot hold what is needed never does.
+// The choice of the cheapest size uses learned and benchmarked curves. A size that cannot hold the
+// need is never chosen.
 func TestEvidenceFromBothKinds(t *testing.T) {
 	rates := learned.NewRates(noon.Add(-3 * time.Minute))
 	rates.Classes["l4"] = learned.Class{Rate: 1, Slots: 8, Replica: 8, Samples: 500, Tokens: map[string]learned.Curve{
@@ -45,7 +45,7 @@ func TestEvidenceFromBothKinds(t *testing.T) {
 	}
 }
 
-// A server without a cache of a fixed size needs at least the memory that it takes now.
+// A server without a cache of fixed size needs at least the memory that it uses now.
 func TestASizeHoldsWhatReplicasTake(t *testing.T) {
 	half, whole := curve(1.1, 0, 0), curve(1, 0, 0)
 	profiles := []learned.Profile{
@@ -81,7 +81,7 @@ func TestTheBusiestMinute(t *testing.T) {
 	}
 }
 
-// Classes whose requests differ are compared by one mean request, the same each time.
+// Classes with different requests are compared with the same mean request.
 func TestClassesAreComparedByTheSameRequest(t *testing.T) {
 	rates := learned.NewRates(noon)
 	short, long := curve(1, 85_000, 300), curve(1, 85_000, 100)
@@ -101,7 +101,7 @@ func TestClassesAreComparedByTheSameRequest(t *testing.T) {
 	}
 }
 
-// The count of a job is one for all classes that serve, so a size must do on all of them.
+// A job has one count for all classes that serve, so a size must work on all of them.
 func TestASizeFitsAllClassesThatServe(t *testing.T) {
 	whole, half, small := curve(1, 85_000, 0), curve(1.1, 40_000, 0), curve(2, 3000, 0)
 	profile := func(class, size string, c *learned.Curve) learned.Profile {
