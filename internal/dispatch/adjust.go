@@ -1,7 +1,7 @@
 package dispatch
 
-// Adjust puts other bounds in force: the threshold, the queue's length, the limits of
-// tenants and the rules of ejection. The rest of a policy does not change.
+// Adjust changes the threshold, the length of the queue, the tenants' limits and the rules of
+// ejection to those of p. It changes nothing else in the policy.
 func (q *Queue) Adjust(p Policy) {
 	q.policy.Theta, q.policy.MaxQueue = p.Theta, p.MaxQueue
 	q.waitlist.limit(p.Tenants)

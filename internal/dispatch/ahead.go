@@ -2,8 +2,8 @@ package dispatch
 
 import "math"
 
-// standing returns a tenant's bound of waiting requests and how many it has,
-// without making room for a name that may be refused.
+// standing returns a tenant's limit of waiting requests and how many it has. It does not create an
+// account, because the request may be refused.
 func (w *waitlist) standing(name string) (limit, queued int) {
 	if t, ok := w.tenants[name]; ok {
 		return t.limits.MaxQueue, t.queued
@@ -11,7 +11,7 @@ func (w *waitlist) standing(name string) (limit, queued int) {
 	return w.limitsOf(name).MaxQueue, 0
 }
 
-// claimed reports whether a request that waits may use the class.
+// claimed reports whether a waiting request may use the class.
 func (w *waitlist) claimed(class string) bool {
 	for _, c := range w.priorities {
 		for p, n := range c.ready {
@@ -23,8 +23,8 @@ func (w *waitlist) claimed(class string) bool {
 	return false
 }
 
-// rivals counts the requests that wait for any of the same hardware at the ticket's
-// priority or a more urgent one, itself included.
+// rivals returns how many requests wait for any of the ticket's hardware at its priority or a more
+// urgent one, including the ticket.
 func (w *waitlist) rivals(t *Ticket) int {
 	n := 0
 	for _, c := range w.priorities[:t.Priority+1] {
@@ -33,13 +33,13 @@ func (w *waitlist) rivals(t *Ticket) int {
 	return n
 }
 
-// lanesLooked bounds how many lanes are looked at to estimate a rank or to find a
-// request to evict; the rest is assumed to be like them.
+// lanesLooked limits how many lanes are examined to estimate a rank or to find a request to evict.
+// The remaining lanes are assumed to be similar.
 const lanesLooked = 256
 
-// aheadOf estimates how many of those that wait for any of the same hardware would be
-// served before t: all of more urgent priorities whose tenants are not at their limit
-// and, of its own, the turns that each tenant takes until t's has had as many as it
+// aheadOf estimates how many of the requests that wait for any of the same hardware would be served
+// before t. These are all requests of more urgent priorities whose tenants are not at their limit
+// and, at t's own priority, the turns of each tenant until t's tenant has had as many turns as it
 // has requests due earlier.
 func (w *waitlist) aheadOf(t *Ticket) int {
 	rival := func(p int) bool { return t.rule.overlaps(w.placements[p]) }
@@ -91,7 +91,7 @@ func (w *waitlist) aheadOf(t *Ticket) int {
 	return n + min(int(turns), sum(c.ready, rival)) + sum(c.again, rival)
 }
 
-// sum adds the counts of the placements that which names.
+// sum adds up the counts of the placements for which which returns true.
 func sum(counts []int, which func(placement int) bool) (n int) {
 	for p, k := range counts {
 		if which(p) {

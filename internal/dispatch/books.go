@@ -6,55 +6,55 @@ import (
 	"time"
 )
 
-// books are what a replica has been given and has not finished, in Tokens mode.
+// books record the requests that a replica was sent and has not finished, in Tokens mode.
 type books struct {
 	kv      int       // tokens of prompts and answers in flight
-	shared  shared    // those of them that the cache holds once for several
+	shared  shared    // tokens of kv that the cache holds only once for several requests
 	pending []*Ticket // sent, without a token yet, in order
 	begun   []*Ticket // sent, with tokens
 	work    float64   // seconds of reading that pending needs
-	first   time.Time // the last first token
-	share   share     // of its time that it spends reading
+	first   time.Time // time of the latest first token
+	share   share     // fraction of the time that it reads prompts
 
-	foreign struct { // load that bypasses this queue, by the engine's last metrics
+	foreign struct { // load that bypasses this queue, according to the engine's last metrics
 		running, waiting, kv float64
 		until                time.Time
 	}
 	risk risk
 
-	firsts firsts    // first tokens of one instant
+	firsts firsts    // first tokens that arrived together
 	full   time.Time // when the cache was last nearly full
 	reads  time.Time // when a prompt was last known to be pending
-	strays int       // requests in a row whose prefix was not where it was believed
-	caches bool      // the engine reports hits of its cache
+	strays int       // consecutive requests whose prefix was not in the cache as expected
+	caches bool      // the engine reports cache hits
 }
 
 // entry is a request in a replica's books.
 type entry struct {
 	work    float64 // seconds of reading
-	backlog float64 // of the replica before it, when it was sent
-	hit     int     // tokens of the prompt that the replica had
-	block   int     // tokens of each of its blocks, as shared has it
-	tokens  int     // of the answer, so far
-	n, kv   float64 // the replica's, when it was sent
+	backlog float64 // the replica's backlog before this request, when it was sent
+	hit     int     // prompt tokens that were in the replica's cache
+	block   int     // tokens of each of its blocks, as in shared
+	tokens  int     // tokens of the answer so far
+	n, kv   float64 // the replica's requests and tokens when it was sent
 	began   bool
 	first   time.Time // when its first token came
-	at      time.Time // when tokens was counted
-	counted bool      // the engine reported how many tokens
+	at      time.Time // when tokens was last counted
+	counted bool      // the engine reported the number of tokens
 }
 
-// share is the part of its time that a replica spends reading: recently, and over a
+// share is the fraction of its time that a replica spends reading prompts: recently, and over a
 // longer period.
 type share struct {
-	late, long float64 // seconds of reading, fading over span and over longSpan
+	late, long float64 // seconds of reading, decaying over span and over longSpan
 	mean       float64 // seconds of reading of one prompt
 	span       float64
 	at         time.Time
 }
 
-// The longer share is averaged over longSpan seconds, and the late one over at most
-// as many. The late one covers about lateReads prompts: short prompts show within a
-// second how busy a replica is, long ones only after ten of them.
+// long is averaged over longSpan seconds, and late over at most as many. late covers about
+// lateReads prompts: with short prompts a second is enough to show how busy a replica is, but it
+// takes ten long prompts to show it.
 const (
 	longSpan  = 20
 	lateReads = 10
@@ -71,7 +71,7 @@ func (r *share) add(seconds float64, now time.Time) {
 	r.late, r.long, r.at = late+seconds, long*longSpan+seconds, now
 }
 
-// of returns the late share and the long one.
+// of returns the recent share and the long-term one.
 func (r *share) of(now time.Time) (late, long float64) {
 	if r.span == 0 {
 		return 0, 0
@@ -80,7 +80,7 @@ func (r *share) of(now time.Time) (late, long float64) {
 	return r.late / r.span * fade(dt, r.span), r.long / longSpan * fade(dt, longSpan)
 }
 
-// send books a request that is given to the replica.
+// send records a request that is sent to the replica.
 func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	b := &s.books
 	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1),
@@ -95,7 +95,7 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	s.strain(now)
 }
 
-// unbook forgets a request that left the replica.
+// unbook removes a request that has left the replica.
 func (s *server) unbook(t *Ticket) {
 	b := &s.books
 	b.kv -= t.Prompt + t.entry.tokens
@@ -109,7 +109,7 @@ func (s *server) unbook(t *Ticket) {
 	b.unpend(t)
 }
 
-// memory is how many tokens of the cache the requests in flight need.
+// memory returns how many tokens of the cache the requests in flight need.
 func (b *books) memory() int { return b.kv - b.shared.saved }
 
 func (b *books) unpend(t *Ticket) {
@@ -122,9 +122,9 @@ func (b *books) unpend(t *Ticket) {
 	}
 }
 
-// assumeBegun moves whole answers on: their first token is not seen, so it is
-// taken to come when the replica has had the time to read the prompt, and half of
-// the answer to be in the cache from then on.
+// assumeBegun moves on requests whose answers are not streamed. Their first token is not visible,
+// so it is assumed to come when the replica has had the time to read the prompt. From then on half
+// of the answer is assumed to be in the cache.
 func (s *server) assumeBegun(output float64, now time.Time) {
 	b := &s.books
 	for len(b.pending) > 0 && b.pending[0].Whole {
@@ -145,7 +145,7 @@ func (s *server) assumeBegun(output float64, now time.Time) {
 	}
 }
 
-// backlog is the seconds until the replica has read what it was sent.
+// backlog returns the seconds until the replica has read all prompts that it was sent.
 func (b *books) backlog(now time.Time) float64 {
 	if len(b.pending) == 0 {
 		return 0
@@ -159,7 +159,7 @@ func (b *books) backlog(now time.Time) float64 {
 	return b.work - done
 }
 
-// room is how many blocks of prompts the replica's cache holds.
+// room returns how many blocks of prompts fit into the replica's cache.
 func (s *server) room() int {
 	if s.KV > 0 {
 		return s.KV / BlockTokens
@@ -167,7 +167,7 @@ func (s *server) room() int {
 	return unknownBlocks
 }
 
-// Began records that a ticket's first token came.
+// Began records the first token of a ticket.
 func (q *Queue) Began(t *Ticket, now time.Time) {
 	s := t.on
 	if s == nil || t.entry.began {
@@ -189,7 +189,7 @@ func (s *server) begin(t *Ticket, now time.Time) {
 	}
 }
 
-// Progress records how many tokens of the answer have come so far.
+// Progress records how many tokens of the answer have arrived.
 func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
 	tokens = min(tokens, q.usual.mostOutput(t))
 	if t.on == nil || tokens <= t.entry.tokens {
@@ -204,10 +204,9 @@ func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
 	t.entry.tokens, t.entry.at = tokens, now
 }
 
-// Settle records what the engine says that a ticket took: tokens of its prompt,
-// those of them that were in the engine's cache, and tokens of its answer. A
-// negative number is not known, nor is one that cannot be true. It is called before
-// Finish.
+// Settle records what the engine reports about a ticket: the tokens of its prompt, how many of them
+// were in the engine's cache, and the tokens of its answer. A negative number means unknown;
+// impossible numbers are treated alike. Settle must be called before Finish.
 func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	s := t.on
 	if s == nil {
@@ -226,18 +225,18 @@ func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	}
 }
 
-// unheardOf is how many tokens any request may report. More count only up to extent
-// times the expected number.
+// unheardOf is the number of tokens that any request may report. A larger number counts only up to
+// extent times the expected number.
 const unheardOf = 1 << 16
 
 func mostOf(expected int) int {
 	return max(unheardOf, extent*min(max(expected, 0), math.MaxInt/extent))
 }
 
-// After maxStrays misses in a row, what a replica's shelf says is forgotten.
+// After maxStrays consecutive misses the replica's shelf is cleared.
 const maxStrays = 3
 
-// correct compares what the index said of a request with what the engine says.
+// correct compares the index's expectation for a request with the engine's report.
 func (f *fleet) correct(s *server, t *Ticket, cached int) {
 	b := &s.books
 	b.caches = b.caches || cached > 0
@@ -253,11 +252,11 @@ func (f *fleet) correct(s *server, t *Ticket, cached int) {
 	}
 }
 
-// observation is how long the metrics of an engine count.
+// observation is how long an engine's metrics remain valid.
 const observation = 10 * time.Second
 
-// Observe records what an engine's metrics say. Only load that this
-// queue did not send is taken from it: the books are exact, and metrics are late.
+// Observe records an engine's metrics. It uses them only for load that this queue did not send,
+// because the books are exact and metrics are late.
 func (q *Queue) Observe(id string, e EngineState, now time.Time) {
 	s := q.fleet.servers[id]
 	if s == nil {

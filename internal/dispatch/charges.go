@@ -6,19 +6,19 @@ import (
 	"slices"
 )
 
-// Charge says how far a tenant is ahead of its turn at one priority and placement, in
-// mean requests divided by its weight.
+// Charge is how far a tenant is ahead of its turn at one priority and placement, in mean requests
+// divided by its weight.
 type Charge struct {
 	Tenant              string
 	Priority, Placement int
 	Ahead               float64
 }
 
-// MostCharges bounds Charges.
+// MostCharges limits the length of Charges.
 const MostCharges = 1024
 
-// Charges lists the tenants that were served more than their share: all others begin
-// alike. Of more than MostCharges it lists those that are furthest ahead.
+// Charges lists the tenants that got more than their share; all other tenants start equal. If there
+// are more than MostCharges, it lists those that are furthest ahead.
 func (q *Queue) Charges() []Charge { return q.waitlist.charges() }
 
 // charges is Queue.Charges.
@@ -40,8 +40,7 @@ func (w *waitlist) charges() []Charge {
 	return out
 }
 
-// Charged takes what another queue of the service charged its tenants for what was
-// charged here.
+// Charged adopts the charges of another queue of the same service.
 func (q *Queue) Charged(all []Charge) { q.waitlist.charged(all) }
 
 // charged is Queue.Charged.
@@ -68,5 +67,5 @@ func (w *waitlist) charged(all []Charge) {
 	}
 }
 
-// Tenants is how many tenants have an account of their own now.
+// Tenants returns the number of tenants that have their own account.
 func (q *Queue) Tenants() int { return len(q.waitlist.tenants) }

@@ -2,19 +2,19 @@ package dispatch
 
 import "math"
 
-// drag is how much slower one replica is than its kind: a GPU that is hot, shared
+// drag is how much slower one replica is than its kind, for example because its GPU is hot, shared
 // or broken.
 type drag struct {
-	log float64 // mean logarithm of what was taken to what was expected
+	log float64 // mean logarithm of measured to expected time
 	n   float64
-	// factor is what compare found, 1 at first.
+	// factor is the result of compare, initially 1.
 	factor float64
 }
 
 const (
 	dragMemory = 64
-	// A replica counts as faster or slower than its kind from dragSamples on, where it
-	// differs by dragLeast or more.
+	// A replica counts as faster or slower than its kind after dragSamples samples, if it differs
+	// by dragLeast or more.
 	dragSamples = 32
 	dragLeast   = 1.4
 )
@@ -27,8 +27,8 @@ func (d *drag) add(ratio, weight float64) {
 	d.log += (math.Log(min(max(ratio, 1.0/8), 8)) - d.log) * weight / max(d.n, 1)
 }
 
-// compare finds how much slower each replica is than those of its kind: factor
-// multiplies what is predicted for the kind.
+// compare computes how much slower each replica is than others of its kind. Predictions for the
+// kind are multiplied by factor.
 func (f *fleet) compare() {
 	for _, k := range f.kinds {
 		k.drags, k.dragged = 0, 0

@@ -1,10 +1,10 @@
 package dispatch
 
-// lesser returns the waiting request that is to make room for t in a full queue:
-// of the least urgent priority, of the tenant that has the most waiting there for
-// its weight, the one due last. At t's own priority only a tenant with more than
-// twice as much waiting makes room. Requests to be tried again have waited before, so of
-// each less urgent priority they make room last. nil when none is lesser.
+// lesser returns the waiting request to evict in favor of t when the queue is full: at the least
+// urgent priority, of the tenant with the most waiting requests for its weight, the one due last.
+// At t's own priority it considers only a tenant with more than twice as many waiting. Retries have
+// waited before, so at each less urgent priority they are evicted last. It returns nil if there is
+// none.
 func (w *waitlist) lesser(t *Ticket) *Ticket {
 	for at := len(w.priorities) - 1; at >= t.Priority; at-- {
 		l := w.priorities[at].longest()
@@ -26,9 +26,8 @@ func (w *waitlist) lesser(t *Ticket) *Ticket {
 	return nil
 }
 
-// longest returns the lane with the most requests for its tenant's weight, among
-// the first ones. A tenant at its limit makes room like any other: otherwise it could fill
-// the queue while slots are free.
+// longest returns, among the first lanes, the one with the most requests for its tenant's weight. A
+// tenant at its limit is not spared: otherwise it could fill the queue while slots are free.
 func (c *priority) longest() *lane {
 	var best *lane
 	size := func(l *lane) float64 { return float64(l.tree.len()) / l.account.tenant.limits.Weight }
@@ -44,8 +43,8 @@ func (c *priority) longest() *lane {
 	return best
 }
 
-// Evicted returns a request that was taken out of the queue to make room for a
-// more urgent one, until none is left. It is asked after every Submit.
+// Evicted returns a request that was evicted in favor of a more urgent one, or nil when there are
+// no more. It must be called after every Submit.
 func (q *Queue) Evicted() *Ticket {
 	if len(q.evicted) == 0 {
 		return nil

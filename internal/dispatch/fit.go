@@ -5,14 +5,12 @@ import (
 	"time"
 )
 
-// fit is a least-squares estimate of the coefficients of a sum of terms, as
-// multiples of what was assumed. What is minimised is the error relative to what was
-// assumed, so that a short step counts as much as a long one, and no sample more
-// than another.
+// fit is a least-squares estimate of the coefficients of a sum of terms, as multiples of the
+// assumed values. It minimizes the error relative to the assumed time, so that short steps count as
+// much as long ones and all samples count the same.
 //
-// Where samples say nothing about a coefficient, a weak pull towards the assumed value
-// keeps it from drifting. Bounds keep an adversary's samples from making any
-// coefficient absurd.
+// If samples contain no information about a coefficient, a weak pull towards the assumed value
+// keeps it from drifting. Bounds limit what an adversary's samples can do to a coefficient.
 type fit struct {
 	terms  int
 	memory float64 // samples after which an old one counts 1/e
@@ -22,27 +20,26 @@ type fit struct {
 	at     time.Time // of the last sample
 	theta  [3]float64
 	stale  bool
-	ratio  float64 // mean logarithm of what was taken to what was assumed
-	drift  float64 // late mean logarithm of what was taken to what was expected
+	ratio  float64 // mean logarithm of measured to assumed time
+	drift  float64 // recent mean logarithm of measured to expected time
 }
 
 const (
-	// pull is the weight of what was assumed, in samples.
+	// pull is the weight of the assumed values, in samples.
 	pull = 0.04
-	// lowest and highest bound a coefficient, in multiples of what was assumed.
+	// lowest and highest are the bounds of a coefficient, in multiples of the assumed value.
 	lowest, highest = 0.02, 50
-	// stretch bounds one sample, in multiples of what was expected, after settled
-	// samples.
+	// stretch limits one sample, in multiples of the expected time, once there are settled samples.
 	stretch = 3
 	settled = 16
-	// When samples differ from what was expected by drifted or more, one way, over
-	// about driftMemory of them, what was learned is wrong and is forgotten hasty
-	// times as fast: otherwise bad samples would count for as long as good ones.
+	// If about driftMemory samples differ from what was expected by drifted or more in one
+	// direction, the estimate is wrong and is forgotten hasty times as fast. Otherwise bad samples
+	// would count for as long as good ones.
 	driftMemory = 32
 	drifted     = 1.2
 	hasty       = 16
-	// idleSpan is the time in seconds after which what was learned of hardware that
-	// is not used counts 1/e: so that a class that looks slow is tried again.
+	// idleSpan is the time in seconds after which the estimate for unused hardware counts 1/e, so
+	// that a class that looks slow is tried again.
 	idleSpan = 300
 )
 
@@ -50,7 +47,7 @@ func newFit(terms int, memory float64) fit {
 	return fit{terms: terms, memory: memory, theta: [3]float64{1, 1, 1}}
 }
 
-// add learns that terms, each of the seconds that were assumed for it, took y.
+// add learns that the terms, each given in assumed seconds, together took y.
 func (f *fit) add(terms [3]float64, y, weight float64, now time.Time) {
 	var assumed float64
 	for i := range f.terms {
@@ -91,7 +88,7 @@ func (f *fit) of(terms [3]float64) float64 {
 	return sum
 }
 
-// solve finds the coefficients, within their bounds, by coordinate descent.
+// solve computes the coefficients, within their bounds, by coordinate descent.
 func (f *fit) solve() {
 	if !f.stale {
 		return
@@ -110,8 +107,7 @@ func (f *fit) solve() {
 	}
 }
 
-// now returns the coefficients as they are believed at a time: back towards scale
-// while no sample came.
+// now returns the coefficients at a time. Without new samples they return towards scale.
 func (f *fit) now(now time.Time, scale float64) [3]float64 {
 	f.solve()
 	out := f.theta
@@ -125,10 +121,10 @@ func (f *fit) now(now time.Time, scale float64) [3]float64 {
 	return out
 }
 
-// scale is how many times longer than assumed other kinds take by their samples: a model
-// that is larger than assumed is slower on all of them. which returns a kind's fit, and the
-// logarithm of the same by earlier measurements. If there were any of the kind itself, they
-// count unchanged.
+// scale returns how many times longer than assumed other kinds take by their samples: a model that
+// is larger than assumed is slower on all of them. which returns a kind's fit and the logarithm of
+// the same ratio by earlier measurements. If there are earlier measurements of the kind itself,
+// they count unchanged.
 func scale(kinds []*kind, of *kind, which func(*kind) (*fit, float64)) float64 {
 	if of.told.known {
 		return 1

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// fleet is what serves: the replicas, by kind and by how fast they are, and what each is
-// believed to have in its cache. It knows nobody who waits.
+// fleet is the set of replicas: by kind, by speed, and with the expected content of their caches.
+// It does not know the waiting requests.
 type fleet struct {
 	servers   map[string]*server
-	all       []*server // the same, in order of arrival
+	all       []*server // the same servers, in the order in which they were added
 	suspended heap[*server]
 	tiers     []*tier
 	kinds     []*kind
@@ -18,8 +18,8 @@ type fleet struct {
 	ejection  Ejection
 	index     index
 
-	refreshed time.Time // when the speeds of the kinds were computed last
-	unknown   bool      // a kind is new since
+	refreshed time.Time // when the speeds of the kinds were last computed
+	unknown   bool      // there is a new kind since then
 }
 
 func newFleet(e Ejection) fleet {
@@ -55,7 +55,7 @@ func (f *fleet) tierOf(k *kind, level int) *tier {
 	return t
 }
 
-// file puts a server where its state says it belongs.
+// file puts a server where it belongs by its state.
 func (f *fleet) file(s *server) {
 	usable := s.usable()
 	if d := usable - s.counted; d != 0 {
@@ -73,7 +73,7 @@ func (f *fleet) file(s *server) {
 	}
 }
 
-// move gives a server to another tier.
+// move moves a server to another tier.
 func (f *fleet) move(s *server, to *tier) {
 	if s.index >= 0 {
 		s.tier.free.remove(s.index)
@@ -104,7 +104,7 @@ func (f *fleet) gone(s *server) {
 	f.all = slices.Delete(f.all, at, at+1)
 }
 
-// put adds a replica of a kind or changes the one of the same ID.
+// put adds a replica of a kind or updates the one with the same ID.
 func (f *fleet) put(r Replica, k *kind) {
 	f.unknown = true
 	s, ok := f.servers[r.ID]
@@ -137,7 +137,7 @@ func (f *fleet) add(r Replica, k *kind) {
 	f.file(s)
 }
 
-// drop makes a replica leave, which it does once it has finished what it has.
+// drop makes a replica leave once it has finished its requests.
 func (f *fleet) drop(id string) {
 	s, ok := f.servers[id]
 	if !ok || s.leaving {
@@ -149,7 +149,7 @@ func (f *fleet) drop(id string) {
 	f.gone(s)
 }
 
-// fastest returns the fastest tier with a free slot that the placement allows.
+// fastest returns the fastest tier that has a free slot and that the placement allows.
 func (f *fleet) fastest(p *placement, preferred bool) *tier {
 	var best *tier
 	for _, t := range f.tiers {
@@ -166,8 +166,8 @@ func (f *fleet) fastest(p *placement, preferred bool) *tier {
 	return best
 }
 
-// elsewhere places a request that is tried again: on the fastest free slot of
-// another replica at once, and on the same replica only when there is no other.
+// elsewhere places a retry: on the fastest free slot of another replica, and on the same replica
+// only if there is no other.
 func (f *fleet) elsewhere(t *Ticket) *server {
 	p := t.rule
 	var best *server
@@ -192,8 +192,8 @@ func (f *fleet) elsewhere(t *Ticket) *server {
 	return best
 }
 
-// capacity sums what the placement may use: tiers with a free slot, the speed of all its
-// slots and that of the fastest one.
+// capacity returns totals of what the placement may use: the number of tiers with a free slot, the
+// speed of all slots, and the speed of the fastest slot.
 func (f *fleet) capacity(p *placement) (free int, rate, best float64, present bool) {
 	for _, t := range f.tiers {
 		if !p.allows(t.kind.class) {
@@ -212,9 +212,9 @@ func (f *fleet) capacity(p *placement) (free int, rate, best float64, present bo
 	return free, rate, best, present
 }
 
-// tokenCapacity is the same in Tokens mode: mean requests per second, and the speed at
-// which the fastest kind would give a request of a cost and a prompt its first token. The length
-// of the answer is a guess, and no request is refused because of it.
+// tokenCapacity is capacity in Tokens mode: mean requests per second, and the speed at which the
+// fastest kind would return the first token of a request with a given cost and prompt. The length
+// of the answer is a guess, so no request is refused because of it.
 func (f *fleet) tokenCapacity(p *placement, cost, prompt float64) (rate, best float64) {
 	for _, s := range f.all {
 		k := s.tier.kind
@@ -227,7 +227,7 @@ func (f *fleet) tokenCapacity(p *placement, cost, prompt float64) (rate, best fl
 	return rate, best
 }
 
-// State is the present state of a replica.
+// State is the current state of a replica.
 type State struct {
 	Replica
 	Active    int
@@ -239,7 +239,7 @@ type State struct {
 	InFlight  int // tokens of prompts and answers in flight, in Tokens mode
 }
 
-// Replicas lists the replicas, in no order, with those that are finishing.
+// Replicas lists the replicas, including those that are finishing, in no particular order.
 func (q *Queue) Replicas() []State {
 	out := make([]State, 0, len(q.fleet.servers))
 	for _, s := range q.fleet.servers {

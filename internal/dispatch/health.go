@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Ejection bounds how failing replicas are taken out of service. Zero fields
-// mean their defaults.
+// Ejection configures how failing replicas are taken out of service. Zero fields mean their
+// defaults.
 type Ejection struct {
-	// Failures in a row before a replica is ejected, 5 by default. A refused
-	// connection ejects at once.
+	// Failures is the number of consecutive failures that eject a replica, 5 by default. A refused
+	// connection ejects it immediately.
 	Failures int
-	// Base is the first time out, doubled at each ejection in a row up to Max;
-	// 1 s and 1 minute by default.
+	// Base is the duration of the first ejection. It doubles with each consecutive ejection up to
+	// Max. The defaults are 1 s and 1 minute.
 	Base, Max time.Duration
-	// Probes is how many requests, one at a time, a replica must serve well before
-	// it gets all its slots back; 3 by default.
+	// Probes is the number of requests, one at a time, that a replica must serve successfully
+	// before it gets all its slots back; 3 by default.
 	Probes int
 }
 
@@ -36,21 +36,21 @@ func (e Ejection) defaulted() Ejection {
 	return e
 }
 
-// health is how far one replica is trusted.
+// health records how reliable one replica is.
 type health struct {
-	failures    int // in a row
-	unbound     int // of them, those of requests that named no hardware
-	ejections   int // in a row
-	successes   int // in a row, on probation
+	failures    int // consecutive
+	unbound     int // of these, requests that named no hardware
+	ejections   int // consecutive
+	successes   int // consecutive, on probation
 	onProbation bool
 	until       time.Time // end of the suspension
 	out         time.Duration
 	back        time.Time // when it last got all its slots back
-	probe       bool      // the suspension ends in probation
+	probe       bool      // the suspension ends with probation
 	record      record
 }
 
-// record is how many of a replica's last attempts failed, older ones fading.
+// record is how many of a replica's recent attempts failed; older attempts decay.
 type record struct{ failed, n float64 }
 
 // recent is the number of attempts after which an old one counts 1/e.
@@ -63,11 +63,11 @@ func (r *record) add(failed float64) {
 
 func (r *record) share() float64 { return r.failed / max(r.n, 1) }
 
-// maxPause bounds how long one refusal keeps a busy replica without requests, so
-// that an answer meant for one client cannot silence a replica.
+// maxPause limits how long one refusal keeps a busy replica without requests, so that an answer
+// meant for one client cannot disable a replica.
 const maxPause = 250 * time.Millisecond
 
-// judge records how an attempt ended and takes the replica out, or back in.
+// judge records the result of an attempt and ejects the replica or takes it back.
 func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	h, rule := &s.health, f.ejection
 	switch o {
@@ -83,7 +83,7 @@ func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now 
 	case Busy:
 		f.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxPause)), false)
 	case Unreachable:
-		f.index.clear(s.shelf) // what starts there next has an empty cache
+		f.index.clear(s.shelf) // after a restart its cache is empty
 		f.takeOut(s, now)
 	case Failed:
 		h.failures++
@@ -99,14 +99,14 @@ func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now 
 	}
 }
 
-// lost is how many times the failures in a row that eject a replica take out the
-// last one of its class.
+// lost is the factor by which more consecutive failures are needed to eject the last replica of its
+// class than any other.
 const lost = 4
 
-// spare reports whether at least half of the slots of the replica's class are left
-// without it. Answers alone never take out the second half, unless others of the
-// class answer well: the cause is more likely in the requests than in every replica,
-// and a client that names the class can send them to each of it.
+// spare reports whether at least half of the slots of the replica's class remain without it.
+// Answers alone never eject the second half, unless others of the class answer successfully: the
+// requests are a more likely cause than every replica, and a client that names the class can send
+// them to each.
 func (f *fleet) spare(s *server) bool {
 	left, all := 0, 0
 	for _, o := range f.all {
@@ -121,15 +121,15 @@ func (f *fleet) spare(s *server) bool {
 	return 2*left >= all
 }
 
-// othersServe reports whether replicas of other classes answer more often than not. If
-// they do, a replica that fails for every client gets no requests that they can serve.
+// othersServe reports whether replicas of other classes succeed more often than not. Then a replica
+// that fails for every client gets no requests that they can serve.
 func (f *fleet) othersServe(s *server) bool {
 	others := f.records(func(o *server) bool { return o.Class != s.Class })
 	return others.n >= 10 && others.share() < 0.5
 }
 
-// worse reports whether the replica fails far more often than the other usable ones of
-// its class, by more than chance explains with so few attempts.
+// worse reports whether the replica fails far more often than the other usable replicas of its
+// class, beyond what chance explains with so few attempts.
 func (f *fleet) worse(s *server) bool {
 	own := s.health.record
 	if own.n < 10 {
@@ -150,8 +150,8 @@ func (f *fleet) records(of func(*server) bool) (sum record) {
 	return sum
 }
 
-// forgive is how many times as long as it was out a replica must serve well until
-// its ejections are forgotten.
+// forgive is the multiple of the duration of its ejection for which a replica must serve
+// successfully until its ejections are forgotten.
 const forgive = 10
 
 func (f *fleet) takeOut(s *server, now time.Time) {
@@ -182,7 +182,7 @@ func (f *fleet) suspend(s *server, until time.Time, probe bool) {
 	f.suspended.push(s)
 }
 
-// revive ends the suspensions that are over.
+// revive ends the suspensions whose time has passed.
 func (f *fleet) revive(now time.Time) {
 	for f.suspended.len() > 0 {
 		s := f.suspended.items[0]

@@ -1,11 +1,11 @@
 package dispatch
 
-// heap is a binary heap whose members know their place, so that any of them can
-// be moved or removed in O(log n).
+// heap is a binary heap whose items know their position, so that any of them can be moved or
+// removed in O(log n).
 type heap[T any] struct {
 	items []T
 	less  func(a, b T) bool
-	place func(item T, index int) // -1 when it leaves
+	place func(item T, index int) // sets an item's position; -1 when it leaves
 }
 
 func (h *heap[T]) len() int { return len(h.items) }
@@ -28,7 +28,7 @@ func (h *heap[T]) remove(i int) {
 	h.place(item, -1)
 }
 
-// fix restores the order after the item at i changed its rank.
+// fix restores the order after the rank of the item at i has changed.
 func (h *heap[T]) fix(i int) {
 	if !h.down(i) {
 		h.up(i)

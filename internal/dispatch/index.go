@@ -1,50 +1,48 @@
 package dispatch
 
-// index remembers which blocks of prompts each replica was sent, so that a request
-// can be told how much of its prompt a replica still has in its cache. It is a
-// guess: the engine's own cache forgets by rules of its own.
+// index records which blocks of prompts each replica was sent, to predict how much of a request's
+// prompt is in a replica's cache. It is only a prediction: the engine's cache evicts by its own
+// rules.
 //
-// A replica's blocks form a shelf that forgets what was used longest ago, the tail
-// of a prompt before its beginning. All shelves share one array, and a block knows
-// the other replicas that have it: a prompt is matched against a thousand replicas
-// by walking its blocks once.
+// The blocks of a replica form a shelf in least-recently-used order. The end of a prompt is evicted
+// before its beginning. All shelves share one array, and blocks with the same hash are linked, so
+// that a prompt is matched against a thousand replicas in one pass over its blocks.
 type index struct {
 	blocks  []block
 	free    []int32
-	holders map[uint64]int32 // hash to the first block with it
+	holders map[uint64]int32 // hash to the first block with that hash
 	shelves []shelf
-	spare   []int32 // shelves of replicas that left
-	round   uint64  // of match
+	spare   []int32 // shelves of removed replicas
+	round   uint64  // number of the current match
 }
 
-// block is one replica's copy of a hash. Links are places in index.blocks, -1 at
-// an end.
+// block is one replica's copy of a hash. Links are indices into index.blocks, or -1 at the end.
 type block struct {
 	hash         uint64
 	shelf        int32
 	newer, older int32 // on the shelf
-	prev, next   int32 // holders of the same hash
+	prev, next   int32 // other holders of the same hash
 }
 
-// shelf is what one replica is believed to have.
+// shelf holds the blocks that one replica is expected to have in its cache.
 type shelf struct {
 	newest, oldest int32
 	n              int
-	hit            int    // leading blocks matched in round
-	round          uint64 // of match
+	hit            int    // leading blocks that matched in round
+	round          uint64 // number of the match that set hit
 }
 
 const (
-	// indexBlocks bounds the blocks of a service over all its replicas: 32 bytes each
-	// in the array and about as much in the map of hashes, at most some 64 MiB.
+	// indexBlocks limits the blocks of a service over all its replicas. Each takes 32 bytes in the
+	// array and about as much in the map of hashes, about 64 MiB in total at most.
 	indexBlocks = 1 << 19
-	// unknownBlocks is what a replica of unknown cache is taken to hold.
+	// unknownBlocks is the assumed number of blocks of a cache of unknown size.
 	unknownBlocks = 800
 )
 
 func newIndex() index { return index{holders: map[uint64]int32{}} }
 
-// open returns an empty shelf. The others keep no more than leaves it its part.
+// open returns an empty shelf. It shrinks the other shelves to their new maximum.
 func (x *index) open() int32 {
 	var at int32
 	if n := len(x.spare); n > 0 {
@@ -60,19 +58,19 @@ func (x *index) open() int32 {
 	return at
 }
 
-// part is how many blocks one shelf may hold.
+// part returns the maximum number of blocks of one shelf.
 func (x *index) part() int { return indexBlocks / max(1, len(x.shelves)-len(x.spare)) }
 
-// close empties a shelf and gives it back.
+// close empties a shelf and releases it.
 func (x *index) close(at int32) {
 	x.clear(at)
 	x.spare = append(x.spare, at)
 }
 
-// clear empties a shelf, for a replica that lost its cache.
+// clear empties the shelf of a replica that has lost its cache.
 func (x *index) clear(at int32) { x.shrink(at, 0) }
 
-// shrink forgets the oldest blocks of a shelf until n are left.
+// shrink removes the oldest blocks of a shelf until n are left.
 func (x *index) shrink(at int32, n int) {
 	s := &x.shelves[at]
 	for s.n > n {
@@ -94,7 +92,7 @@ func (x *index) shrink(at int32, n int) {
 	}
 }
 
-// unlink takes a block from its shelf.
+// unlink removes a block from its shelf.
 func (x *index) unlink(i int32) {
 	b := x.blocks[i]
 	s := &x.shelves[b.shelf]
@@ -111,7 +109,7 @@ func (x *index) unlink(i int32) {
 	s.n--
 }
 
-// link puts a block on its shelf as the newest.
+// link adds a block to its shelf as the newest.
 func (x *index) link(i int32) {
 	b := &x.blocks[i]
 	s := &x.shelves[b.shelf]
@@ -125,11 +123,11 @@ func (x *index) link(i int32) {
 	s.n++
 }
 
-// add records that a replica has the blocks of a prompt; room is how many its
+// add records that a replica has the blocks of a prompt. room is the number of blocks that its
 // cache holds.
 func (x *index) add(at int32, hashes []uint64, room int) {
 	room = min(room, x.part())
-	// The last blocks first, so that they are forgotten first.
+	// The last blocks are added first, so that they are evicted first.
 	for i := min(len(hashes), room) - 1; i >= 0; i-- {
 		x.put(at, hashes[i])
 	}
@@ -165,8 +163,8 @@ func (x *index) put(at int32, hash uint64) {
 	x.link(i)
 }
 
-// match finds for every replica how many leading blocks of a prompt it has; hits
-// returns them until the next match.
+// match finds how many leading blocks of a prompt each replica has. hits returns the results until
+// the next match.
 func (x *index) match(hashes []uint64) {
 	x.round++
 	for depth, hash := range hashes {
@@ -193,7 +191,7 @@ func (x *index) match(hashes []uint64) {
 	}
 }
 
-// hits returns the blocks of the prompt matched last that a shelf has.
+// hits returns how many leading blocks of the last matched prompt a shelf has.
 func (x *index) hits(at int32) int {
 	if s := &x.shelves[at]; s.round == x.round {
 		return s.hit

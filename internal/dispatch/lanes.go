@@ -1,26 +1,26 @@
 package dispatch
 
-// priority is one degree of urgency: who waits in it, by placement.
+// priority holds the waiting requests of one priority, by placement.
 type priority struct {
-	// lanes holds, for each placement, the tenants that wait and may be served,
-	// least charged first.
+	// lanes holds, for each placement, the lanes of tenants that may be served, least charged
+	// first.
 	lanes []*heap[*lane]
-	// parked holds, likewise, the tenants that wait and may not be served now.
+	// parked holds, for each placement, the lanes of tenants that may not be served now.
 	parked   []*heap[*lane]
 	accounts map[string]*account
 	waiting  int
-	// ready is, by placement, how many of those that wait are of tenants that may be
-	// served, and again how many of them are in retries.
+	// ready is, by placement, the number of waiting requests of tenants that may be served, and
+	// again the number of those that are in retries.
 	ready, again []int
-	// retries wait for another replica than the one where they failed. They are kept
-	// apart so that none keeps those behind it from the slot that it must avoid.
+	// retries wait for another replica than the one on which they failed. They are separate, so
+	// that they do not block requests that may use the slot which they must avoid.
 	retries []*Ticket
-	// floor is, by placement, the charge of the tenant served last.
+	// floor is, by placement, the charge of the tenant that was served last.
 	floor []float64
-	sweep int // accounts at which forgotten ones are swept next
+	sweep int // number of accounts at which idle ones are removed next
 }
 
-// tenant is the state of one tenant over all priorities.
+// tenant is a tenant's state over all priorities.
 type tenant struct {
 	name           string
 	limits         Limits
@@ -29,25 +29,25 @@ type tenant struct {
 	parked         bool
 }
 
-// account is a tenant at one priority.
+// account is a tenant's state at one priority.
 type account struct {
 	tenant   *tenant
 	priority *priority
 	queued   int
-	lanes    []*lane // by placement, nil where it never waited
+	lanes    []*lane // by placement, nil if it never waited there
 }
 
-// lane is the requests of one tenant, one priority and one placement, earliest
-// deadline first.
+// lane holds the requests of one tenant with one priority and one placement, earliest deadline
+// first.
 type lane struct {
 	account *account
-	// charge is what the tenant was served on hardware that the placement allows, so
-	// that what it took elsewhere costs it no turn here.
+	// charge is what the tenant was served on hardware that the placement allows. What it was
+	// served on other hardware does not cost it a turn here.
 	charge float64
 	tree   tree
-	again  int          // its requests in priority.retries
+	again  int          // number of its requests in priority.retries
 	head   *Ticket      // the first of tree
-	at     int          // placement
+	at     int          // index of its placement
 	in     *heap[*lane] // of priority.lanes or priority.parked, nil when empty
 	index  int          // in that heap, -1 when empty
 }
@@ -61,7 +61,7 @@ func before(a, b *lane) bool {
 
 func newPriority() *priority { return &priority{accounts: map[string]*account{}, sweep: 1024} }
 
-// widen makes room for requests of one more placement.
+// widen adds one more placement.
 func (c *priority) widen() {
 	lanes := func() *heap[*lane] {
 		return &heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
@@ -73,7 +73,7 @@ func (c *priority) widen() {
 	}
 }
 
-// ahead reports whether the account has had more than its share somewhere.
+// ahead reports whether the account was served more than its share in any placement.
 func (a *account) ahead() bool {
 	for p, l := range a.lanes {
 		if l != nil && l.charge > a.priority.floor[p] {
@@ -83,8 +83,7 @@ func (a *account) ahead() bool {
 	return false
 }
 
-// tally adds the lane to the counts of its priority, or takes it out of them with a
-// sign of -1.
+// tally adds the lane to the counts of its priority, or subtracts it with a sign of -1.
 func (l *lane) tally(sign int) {
 	if l.account.tenant.parked {
 		return
@@ -94,8 +93,7 @@ func (l *lane) tally(sign int) {
 	c.again[l.at] += sign * l.again
 }
 
-// sync puts the lane where its head, its account's charge and its tenant's limit
-// rank it.
+// sync moves the lane to where its head, its account's charge and its tenant's limit rank it.
 func (l *lane) sync() {
 	var in *heap[*lane]
 	if l.tree.len() > 0 {

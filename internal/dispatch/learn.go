@@ -2,29 +2,29 @@ package dispatch
 
 import "math"
 
-// estimate is an exponentially weighted record of work done and time taken.
+// estimate is an exponentially weighted record of work and time.
 type estimate struct {
 	cost, seconds float64
 	n             float64 // weight
-	samples       float64 // how many, whatever their weight
+	samples       float64 // number of samples, whatever their weight
 }
 
 const (
 	// memory is the number of samples after which an old one counts 1/e.
 	memory = 256
-	// warmup is how many first requests of a replica teach nothing: they pay for
-	// lazy loading, compilation and cold caches.
+	// warmup is the number of first requests of a replica that are ignored: they pay for lazy
+	// loading, compilation and cold caches.
 	warmup = 3
-	// trust is how many samples the prior of a class weight is worth.
+	// trust is how many samples the prior of a class weight counts as.
 	trust = 8
-	// clip bounds a sample at this multiple of what was expected, so that one hung
-	// request does not make a class look slow.
+	// clip limits a sample to this multiple of the expected time, so that one request that hangs
+	// does not make a class look slow.
 	clip = 8
 )
 
-// add records that cost was served in seconds; weight is the used fraction of
-// the replica's slots, because a batching replica is faster while it is emptier
-// and the speed that matters is the one at the configured concurrency.
+// add records that cost was served in seconds. weight is the used fraction of the replica's slots:
+// a batching replica is faster when it is emptier, and the relevant speed is that at the configured
+// concurrency.
 func (e *estimate) add(cost, seconds, weight float64) {
 	if e.samples >= 16 {
 		seconds = min(seconds, clip*cost/e.rate())
@@ -38,30 +38,29 @@ func (e *estimate) add(cost, seconds, weight float64) {
 
 func (e *estimate) rate() float64 { return e.cost / max(e.seconds, 1e-9) }
 
-// ownSamples is how many samples a replica needs before it is ranked apart from
-// its kind: with exponential service times the mean of 32 is off by a factor of
-// two once in a million.
+// ownSamples is the number of samples that a replica needs before it is ranked separately from its
+// kind: with exponential service times the mean of 32 is off by a factor of two once in a million.
 const ownSamples = 32
 
-// learned is what the service's requests taught of how fast its replicas are.
+// learned is what the service's requests have shown about the speed of its replicas.
 type learned struct {
 	mode  Mode
 	fleet *fleet
 	usual *usual
 	seeds map[string]Rate // by class
-	mean  estimate        // of the cost of a request
-	known bool            // anything is
+	mean  estimate        // of a request's cost
+	known bool            // anything is known
 	total float64         // speed of all usable slots
 }
 
-// learn records a finished request and ranks its replica and its kind again.
+// learn records a finished request and updates the ranks of its replica and its kind.
 func (l *learned) learn(s *server, t *Ticket, seconds float64) {
 	if s.seen++; s.seen <= warmup || seconds <= 0 {
 		return
 	}
 	cost, weight := t.cost, max(t.occupied, 1e-3)
 	if t.Cost > 0 && s.own.samples >= 16 {
-		// Whoever declares much must have taken long.
+		// A request that declares a high cost must have taken long.
 		cost = min(cost, clip*seconds*s.own.rate())
 	}
 	l.mean.add(cost, 1, 1)
@@ -79,8 +78,8 @@ func (l *learned) learn(s *server, t *Ticket, seconds float64) {
 	l.weighAll()
 }
 
-// levelOf tells how many halvings a replica's speed lies under its kind's; it
-// keeps the present level until the speed is clearly nearer to another.
+// levelOf returns by how many halvings a replica is slower than its kind. It keeps the current
+// level until the speed is clearly closer to another.
 func levelOf(ratio float64, now int) int {
 	exact := -math.Log2(max(ratio, 1e-6))
 	if math.Abs(exact-float64(now)) < 0.9 {
@@ -89,8 +88,8 @@ func levelOf(ratio float64, now int) int {
 	return int(max(-4, min(8, math.Round(exact))))
 }
 
-// base is the speed that a weight of 1 stands for, learned from all kinds or
-// known from before; false while nothing is known.
+// base returns the speed that a weight of 1 stands for, learned from all kinds or known from
+// before. It returns false while nothing is known.
 func (l *learned) base() (float64, bool) {
 	var sum, n float64
 	for _, k := range l.fleet.kinds {
@@ -109,8 +108,8 @@ func (l *learned) base() (float64, bool) {
 	return math.Exp(sum / n), true
 }
 
-// kindRate is the speed of one slot of a kind: learned, or while there is little
-// to learn from what was known before, or what its weight says.
+// kindRate returns the speed of one slot of a kind: learned or, while there are few samples, from
+// earlier knowledge or the weight.
 func (l *learned) kindRate(k *kind, base float64) float64 {
 	prior := base * k.weight
 	if k.seed > 0 {
@@ -131,8 +130,8 @@ func (l *learned) averageCost() float64 {
 	return l.mean.cost / l.mean.n
 }
 
-// weighAll computes the speed of every tier. Tiers are few: one per kind, and a
-// few more for replicas that are measured to be off.
+// weighAll computes the speed of every tier. There are few tiers: one for each kind, and a few more
+// for replicas whose measured speed differs.
 func (l *learned) weighAll() {
 	base, known := l.base()
 	l.known, l.total = known, 0
@@ -142,13 +141,13 @@ func (l *learned) weighAll() {
 	}
 }
 
-// implausible is how far a kind's speed may be from what the other kinds and the
-// weights say before it is not published: the weights are within 2 x of what was
-// measured, for models of which each kind holds the whole.
+// implausible is the factor by which a kind's speed may differ from what the other kinds and the
+// weights imply before it is no longer published. The weights are within 2 x of what was measured,
+// for models that fit each kind as a whole.
 const implausible = 32
 
-// plausible bounds a learned speed by what the other kinds' speeds make of the
-// kind's weight. Others act on what is published, so it must not be nonsense.
+// plausible limits a learned speed by what the other kinds' speeds and the kind's weight imply.
+// Others act on the published speed, so it must not be nonsense.
 func (l *learned) plausible(k *kind, rate float64) float64 {
 	var sum, n float64
 	for _, o := range l.fleet.kinds {
@@ -164,15 +163,15 @@ func (l *learned) plausible(k *kind, rate float64) float64 {
 	return min(max(rate, expected/implausible), expected*implausible)
 }
 
-// Rate is what was learned of one class of hardware.
+// Rate is what was learned about one hardware class.
 type Rate struct {
-	// Rate is requests of the service's average cost per second and busy slot.
+	// Rate is mean requests per second and busy slot.
 	Rate float64
-	// Slots is the mean number of slots of the replicas present, or of one of those
-	// that were there last.
+	// Slots is the mean number of slots of the current replicas, or that of one of the last
+	// replicas.
 	Slots float64
-	// Samples is how many requests the rate was learned from, older ones fading: at
-	// most 256 per slice count.
+	// Samples is the number of requests behind the rate; older ones decay, to at most 256 per slice
+	// count.
 	Samples float64
 	// Curves are the speeds of the class in Tokens mode, one for each kind of replica.
 	Curves []Curve
@@ -216,8 +215,8 @@ func (l *learned) rates() map[string]Rate {
 	return out
 }
 
-// rateOf adds a kind's sustained rate to its class's. Slots is how many requests
-// a replica serves at once, Rate x Slots how many a second.
+// rateOf adds a kind's sustained rate to that of its class. Slots is how many requests a replica
+// serves at once, and Rate x Slots how many per second.
 func (l *learned) rateOf(k *kind, out map[string]Rate) {
 	if k.most == 0 {
 		return
@@ -230,7 +229,7 @@ func (l *learned) rateOf(k *kind, out map[string]Rate) {
 	out[k.class] = r
 }
 
-// seed takes rates that were learned before.
+// seed sets rates that were learned before.
 func (l *learned) seed(rates map[string]Rate) {
 	l.seeds = map[string]Rate{}
 	for class, r := range rates {
@@ -249,6 +248,6 @@ func (l *learned) seed(rates map[string]Rate) {
 // Rates returns what was learned, by class.
 func (q *Queue) Rates() map[string]Rate { return q.learned.rates() }
 
-// Seed gives the queue rates that were learned before. They are a prior for every
-// replica of their class and are outweighed by what is measured.
+// Seed sets rates that were learned before. They are a prior for every replica of their class, and
+// measurements outweigh them.
 func (q *Queue) Seed(rates map[string]Rate) { q.learned.seed(rates) }

@@ -6,45 +6,44 @@ import (
 	"time"
 )
 
-// missed is what a request costs, in seconds, that misses the objective: by a first
-// token after its time, or by tokens too far apart. The size of the miss does not
-// matter, so any delay costs the same.
+// missed is the cost in seconds of a request that misses the objective: its first token is late, or
+// its tokens are too far apart. The size of the miss does not matter, so any delay costs the same.
 const missed = 20
 
 const (
-	// stretched is what each second costs that an answer is expected to take beyond
-	// nearly all of the time that the objective leaves for its tokens. The expectation
-	// is vague, so there is no step at the limit: the load moves gradually away from
-	// replicas where tokens are slow.
+	// stretched is the cost of each second that an answer is expected to take beyond the fraction
+	// nearly of the time that the objective leaves for its tokens. The expectation is vague, so
+	// there is no step at the limit: the load moves gradually away from replicas where tokens are
+	// slow.
 	stretched = 0.3
 	nearly    = 0.8
 )
 
 const (
-	// patience is the part of the objective's time for the first token that a request
-	// may wait for answers in progress that it would make miss the objective.
+	// patience is the fraction of the objective's time to the first token for which a request may
+	// wait for answers in progress that it would make miss the objective.
 	patience = 0.75
-	// spared is how many such answers are worth the wait.
+	// spared is the number of such answers that is worth the wait.
 	spared = 0.1
 )
 
-// hasty reports whether a request is better sent to the replica later: its first token
-// would then still be in time, and now reading it would make answers there miss the
-// objective. They end, or gain time, while the replica reads nothing.
+// hasty reports whether it is better to send a request to the replica later: its first token would
+// still be in time, and reading it now would make answers there miss the objective. While the
+// replica reads nothing, they end or gain time.
 func (w *walk) hasty(v *view, z need, work float64) bool {
 	limit := w.slo.TTFT.Seconds()
 	return z.waited+v.firstAfter(work) < patience*limit && v.on.books.risk.of(work) > spared
 }
 
-// lengths is how long answers turn out to be, in multiples of what was expected.
+// lengths is a sample of how long answers are, in multiples of the expected length.
 type lengths struct {
 	ring   [256]float64
-	n      int // ever
+	n      int // total number so far
 	sample [lengthSamples]float64
 }
 
 const (
-	// lengthSamples answers stand for all: each for the same part of them.
+	// lengthSamples answers represent all, each for the same fraction of them.
 	lengthSamples = 16
 	// The samples are chosen again every lengthsEvery answers.
 	lengthsEvery = 16
@@ -64,8 +63,8 @@ func (l *lengths) add(ratio float64) {
 	}
 }
 
-// risk tells how many answers of a replica would miss the objective's time between
-// tokens if it read for so many seconds more, beyond those that miss it anyway.
+// risk is how many answers of a replica would miss the objective's time between tokens if the
+// replica read for some more seconds, in addition to those that miss it anyway.
 type risk struct {
 	upTo  [riskEdges]float64 // by edge
 	at    time.Time
@@ -73,15 +72,15 @@ type risk struct {
 }
 
 const (
-	// The edges are 1 and 1.5 times the powers of two from 2^lowestEdge seconds on.
+	// The edges are 1 and 1.5 times the powers of two, starting at 2^lowestEdge seconds.
 	riskEdges  = 22
 	lowestEdge = -6
-	// riskAge is how old the risk of a replica may be where no answer begins or ends.
+	// riskAge is the maximum age of a replica's risk if no answer starts or ends.
 	riskAge = time.Second
 )
 
-// edge returns the last edge that is not above x, and how far x is on the way to the
-// next one.
+// edge returns the last edge that is not above x, and the position of x on the way to the next
+// edge.
 func edge(x float64) (at int, part float64) {
 	bits := math.Float64bits(x)
 	at = int(bits>>51) - 2*(1023+lowestEdge)
@@ -105,12 +104,12 @@ func (r *risk) of(seconds float64) float64 {
 	return r.upTo[at] + part*(r.upTo[at+1]-r.upTo[at])
 }
 
-// reckon finds a replica's risk from how much time each of its answers has left.
+// reckon computes a replica's risk from how much time each of its answers has left.
 //
-// An answer of n tokens may take the limit n-1 times. It has used what passed since its
-// first token; a step for each token to come and the prompts that the replica was sent
-// after it are still to be paid for. How many tokens come is not known: it may be any of
-// the usual lengths that it has not passed yet.
+// An answer of n tokens may take n-1 times the limit. It has used the time since its first token.
+// It still needs a step for each further token, and the prompts that the replica was sent after it
+// still have to be read. The number of further tokens is unknown: it may be any of the usual
+// lengths that the answer has not exceeded yet.
 func (w *walk) reckon(s *server, backlog, step float64, now time.Time) {
 	b := &s.books
 	r := &b.risk
@@ -134,11 +133,11 @@ func (w *walk) reckon(s *server, backlog, step float64, now time.Time) {
 	r.sum()
 }
 
-// endanger adds an answer to a risk that has not been summed up.
+// endanger adds an answer to a risk that is not summed up yet.
 func (w *walk) endanger(r *risk, t *Ticket, used, limit, step float64) {
 	made := float64(max(1, t.entry.tokens))
 	expected := w.usual.needOf(t).output
-	passed := 0 // lengths that it has passed
+	passed := 0 // lengths that it has exceeded
 	for passed < lengthSamples && w.usual.lengths.sample[passed]*expected <= made {
 		passed++
 	}
@@ -150,15 +149,15 @@ func (w *walk) endanger(r *risk, t *Ticket, used, limit, step float64) {
 	}
 }
 
-// add counts part of an answer that misses the objective after so many seconds more.
-// What has more time left than the last edge is in no danger.
+// add counts a fraction of an answer that misses the objective after left more seconds. An answer
+// that has more time left than the last edge is not at risk.
 func (r *risk) add(left, part float64) {
 	if at, _ := edge(left); at+1 < riskEdges {
 		r.upTo[at+1] += part
 	}
 }
 
-// sum makes upTo what it says of what was added.
+// sum turns the added counts in upTo into cumulative ones.
 func (r *risk) sum() {
 	for i := range r.upTo[1:] {
 		r.upTo[i+1] += r.upTo[i]

@@ -3,38 +3,37 @@ package dispatch
 import "time"
 
 const (
-	// readMemory and stepMemory are the numbers of samples after which an old one
-	// counts 1/e.
+	// readMemory and stepMemory are the numbers of samples after which an old sample counts 1/e.
 	readMemory = 256
 	stepMemory = 1000
 	// outputMemory is the same for lengths of answers.
 	outputMemory = 500
-	// instant is how far apart first tokens of one step arrive.
+	// instant is the maximum distance between first tokens of the same step.
 	instant = 2 * time.Millisecond
-	// strained is the part of its cache from which a replica may make requests wait
-	// for memory, which must not be taken for slow reading.
+	// strained is the used fraction of its cache above which a replica may make requests wait for
+	// memory. Such a wait must not be mistaken for slow reading.
 	strained = 0.85
-	// wholeWeight is what a whole answer counts as a sample of both speeds: it says
-	// only how long they took together.
+	// wholeWeight is the weight of an answer that is not streamed as a sample of both speeds: it
+	// shows only how long they took together.
 	wholeWeight = 0.25
 )
 
-// firsts are first tokens that came in one instant, after one stretch of reading.
+// firsts are first tokens that arrived together, after one period of reading.
 type firsts struct {
 	since, at time.Time
 	prompts   float64
 	tokens    float64
 }
 
-// strain notes the times at which the replica's cache is nearly full.
+// strain records the times at which the replica's cache is nearly full.
 func (s *server) strain(now time.Time) {
 	if s.KV > 0 && float64(s.books.memory()) > strained*float64(s.KV) {
 		s.books.full = now
 	}
 }
 
-// readDone learns from a first token how fast prompts are read. First tokens of
-// one instant are one sample, learned when the next one is seen.
+// readDone learns from a first token how fast prompts are read. First tokens that arrive together
+// are one sample, which is learned when the next first token arrives.
 func (s *server) readDone(t *Ticket, now time.Time) {
 	b := &s.books
 	s.strain(now)
@@ -58,7 +57,7 @@ func (s *server) readDone(t *Ticket, now time.Time) {
 	*f = firsts{since: since, at: now, prompts: 1, tokens: tokens}
 }
 
-// learnRead learns the first tokens that were gathered.
+// learnRead learns from the collected first tokens.
 func (s *server) learnRead(now time.Time) {
 	f := &s.books.firsts
 	if f.prompts > 0 {
@@ -71,8 +70,8 @@ func (s *server) learnRead(now time.Time) {
 	*f = firsts{}
 }
 
-// stepped learns from the time between tokens how long a step takes, where no
-// prompt was read meanwhile.
+// stepped learns from the time between tokens how long a step takes, if no prompt was read
+// meanwhile.
 func (s *server) stepped(t *Ticket, tokens int, now time.Time) {
 	b := &s.books
 	if len(b.pending) > 0 {
@@ -85,7 +84,7 @@ func (s *server) stepped(t *Ticket, tokens int, now time.Time) {
 	took := now.Sub(t.entry.at).Seconds() / float64(tokens-t.entry.tokens)
 	k := s.tier.kind
 	n := max(1, float64(len(b.begun)))
-	// All streams of a replica tell of the same steps.
+	// All streams of a replica show the same steps.
 	s.drag.add(took/k.speed.stepping(n, float64(b.kv)), 1/n)
 	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took/s.drag.factor, 1/n, now)
 }
@@ -101,8 +100,8 @@ func (s *server) ended(t *Ticket, o Verdict, now time.Time) {
 	s.unbook(t)
 }
 
-// learnWhole learns from an answer that came in one piece: it took so many times
-// longer than expected, and nothing says whether for reading or for its steps.
+// learnWhole learns from an answer that was not streamed: it took so many times longer than
+// expected, and nothing shows whether because of reading or of steps.
 func (s *server) learnWhole(t *Ticket, now time.Time) {
 	e, b, k := &t.entry, &s.books, s.tier.kind
 	took := now.Sub(t.started).Seconds() - e.backlog
@@ -123,16 +122,16 @@ func (s *server) learnWhole(t *Ticket, now time.Time) {
 }
 
 const (
-	// A kind that has served nothing yet is tried after seasoned answers from others.
+	// A kind that has served nothing yet is tried after seasoned answers from other kinds.
 	seasoned = 64
-	// doubt is how much faster than believed hardware may be that was not tried: an
-	// assumption may be wrong by 3 times, and so may the one that it is compared with.
+	// doubt is the factor by which untried hardware may be faster than assumed: the assumption may
+	// be wrong by a factor of 3, and so may the one with which it is compared.
 	doubt = 10
 )
 
-// wonder finds the kinds to be tried: those that serve nothing and have not for a while,
-// or never have, though others do. What is assumed of them may be all that keeps requests
-// away. One request at a time goes there until it has been measured.
+// wonder finds the kinds to try: those that serve nothing and have not done so for a while, or
+// ever, although others serve. The assumption about them may be all that keeps requests away. One
+// request at a time goes there until the kind has been measured.
 func (f *fleet) wonder(answers float64, now time.Time) {
 	for _, k := range f.kinds {
 		k.untried = answers >= seasoned && now.Sub(k.read.at).Seconds() > idleSpan

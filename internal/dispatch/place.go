@@ -12,11 +12,11 @@ type placement struct {
 	round   uint64
 }
 
-// maxAdded bounds the placements that a queue has beside those of its policy.
+// maxAdded limits the placements of a queue in addition to those of its policy.
 const maxAdded = 64
 
-// PlacementOf returns the index by which requests refer to a placement. One that the
-// policy does not list is added; ok is false where there are too many of those.
+// PlacementOf returns the index of a placement for requests. It adds a placement that the policy
+// does not list; ok is false if there are too many of those.
 func (q *Queue) PlacementOf(p Placement) (index int, ok bool) { return q.waitlist.placementOf(p) }
 
 // placementOf is Queue.PlacementOf.
@@ -44,26 +44,24 @@ func (p *placement) allows(class string) bool {
 // unbound reports whether the placement names no hardware.
 func (p *placement) unbound() bool { return len(p.Require)+len(p.Prefer) == 0 }
 
-// overlaps reports whether some class may be used under both placements.
+// overlaps reports whether both placements allow a common class.
 func (p *placement) overlaps(o *placement) bool {
 	return len(p.Require) == 0 || len(o.Require) == 0 || slices.ContainsFunc(p.Require, o.allows)
 }
 
-// choice is where a request may be served.
+// choice is a decision where to serve a request.
 type choice struct {
 	on *server
-	// rank is which waiting request is to take the slot, 0 being the one that was
-	// asked for.
+	// rank selects the waiting request that takes the slot; 0 is the one that was asked for.
 	rank int
-	// until is, when on is nil, how long it is better to wait for another replica;
-	// zero when nothing but a change can help.
+	// until, if on is nil, is how long to wait for another replica; zero if only a change can help.
 	until time.Time
-	// work is the seconds that the replica reads, hit the tokens that it need not.
+	// work is the seconds that the replica reads; hit is the tokens that it need not read.
 	work float64
 	hit  int
 }
 
-// pick decides where a request goes now, or until when it is better to wait.
+// pick decides where a request goes now, or until when it should wait.
 func (q *Queue) pick(t *Ticket, now time.Time) choice {
 	switch {
 	case q.policy.Mode == Tokens:
@@ -97,17 +95,17 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	if slots == 0 {
 		return choice{on: best.free.items[0]}
 	}
-	// Times for work of one unit on a slow slot and on a fast one. The work of
-	// this request would scale both and cancels out.
+	// Times for one unit of work on a slow slot and on a fast one. The work of this request would
+	// scale both, so it cancels out.
 	slow, fast := 1/best.rate, float64(slots)/rate
 	if q.theta()*(float64(q.waitlist.rivals(head))/rate+fast) >= slow {
-		// A request further ahead than this does better to wait for a fast slot than
-		// to take this one; one further behind would wait longer. So no request has
-		// both a long wait and slow service.
+		// A request that is further ahead should wait for a fast slot rather than take this one,
+		// and a request further behind would wait longer. So no request has both a long wait and
+		// slow service.
 		return choice{on: best.free.items[0], rank: int(min((slow-fast)*rate, 1e6))}
 	}
-	// Fast slots that hang would hold the request for ever: once it has waited for
-	// as long as the slow slot takes, the wait cannot have been worth it.
+	// Fast slots that hang would hold the request forever. Once it has waited for as long as the
+	// slow slot takes, waiting was not worth it.
 	until := head.at.Add(seconds(slow * head.cost))
 	if !q.learned.known || !until.After(now) {
 		return choice{on: best.free.items[0]}
@@ -115,10 +113,10 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	return choice{until: until}
 }
 
-// theta is the threshold of the slow-server rule. By default it follows the
-// load: an idle fleet should hardly wait for its fast slots, because waiting
-// gains nothing there; a busy one must not spend slow slots on requests that the
-// fast ones would finish earlier. The line is fitted by bench/dispatch -sim.
+// theta returns the threshold of the slow-server rule. By default it follows the load: an idle
+// fleet should hardly wait for its fast slots, because that gains nothing, and a busy fleet must
+// not use slow slots for requests that the fast ones would finish earlier. The line is fitted by
+// bench/dispatch -sim.
 func (q *Queue) theta() float64 {
 	if q.policy.Theta > 0 {
 		return q.policy.Theta

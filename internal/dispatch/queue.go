@@ -2,9 +2,9 @@ package dispatch
 
 import "time"
 
-// Queue is the state of one service: who waits, and what serves. It is not safe
-// for concurrent use. Each part keeps its own state, and the queue joins them: no part but
-// learned and walk knows of another.
+// Queue is the state of one service: its waiting requests and its replicas. It is not safe for
+// concurrent use. Each part has its own state, and the queue connects them: only learned and walk
+// know other parts.
 type Queue struct {
 	policy   Policy
 	waitlist waitlist
@@ -27,8 +27,8 @@ func New(p Policy) *Queue {
 	return q
 }
 
-// Submit queues a request, or says why not and after how long it is worth trying
-// again. A ticket is submitted once.
+// Submit queues a request, or returns why not and after how long to retry. A ticket is submitted
+// only once.
 func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	q.prepare(t, now)
 	if why, after := q.refuse(t, now); why != Accepted {
@@ -43,7 +43,7 @@ func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	return Accepted, 0
 }
 
-// prepare sets what the queue keeps of a ticket that arrived at a time.
+// prepare sets the queue's fields of a ticket that arrived at the given time.
 func (q *Queue) prepare(t *Ticket, arrived time.Time) {
 	t.Priority = min(max(t.Priority, 0), len(q.waitlist.priorities)-1)
 	if t.Placement < 0 || t.Placement >= len(q.waitlist.placements) {
@@ -53,7 +53,7 @@ func (q *Queue) prepare(t *Ticket, arrived time.Time) {
 	t.due = t.order()
 	t.cost = q.units.of(t.Cost)
 	if q.policy.Mode == Tokens {
-		// A long prompt lets short ones pass, by 3 seconds for each 1,000 tokens.
+		// Short prompts may pass long ones, by 3 seconds for each 1,000 tokens.
 		t.due = t.due.Add(3 * time.Duration(t.Prompt) * time.Millisecond)
 		t.cost = q.usual.tokensOf(t, q.usual.needOf(t).output)
 	}
@@ -61,7 +61,7 @@ func (q *Queue) prepare(t *Ticket, arrived time.Time) {
 	t.seq, t.at = q.seq, arrived
 }
 
-// Withdraw takes a waiting ticket out; false when it is not waiting.
+// Withdraw removes a waiting ticket. It returns false if the ticket does not wait.
 func (q *Queue) Withdraw(t *Ticket) bool {
 	if !t.waiting {
 		return false
@@ -70,9 +70,9 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 	return true
 }
 
-// Next ties the next request to a replica and returns its ticket, or nil when no
-// waiting request can be placed. The owner calls it until it returns nil after
-// every change, and at the time that LookAgain returns.
+// Next assigns the next request to a replica and returns its ticket, or nil if no waiting request
+// can be placed. The caller must call it after every change, and at the time that LookAgain
+// returns, until it returns nil.
 func (q *Queue) Next(now time.Time) *Ticket {
 	q.fleet.revive(now)
 	q.held = time.Time{}
@@ -107,7 +107,7 @@ func (q *Queue) start(t *Ticket, at choice, now time.Time) {
 	q.waitlist.charge(t.lane.account, t.charged, at.on.Class)
 }
 
-// occupy gives a ticket that does not wait a slot of a replica.
+// occupy gives a slot of a replica to a ticket that does not wait.
 func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	s := at.on
 	t.on, t.started = s, now
@@ -126,8 +126,7 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	q.waitlist.park(t.lane.account.tenant)
 }
 
-// Finish frees the ticket's slot. pause is how long a Busy replica asked to be
-// left alone.
+// Finish frees the ticket's slot. pause is how long a Busy replica asked to get no requests.
 func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	s := t.on
 	if s == nil {
@@ -149,7 +148,7 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 	if q.policy.Mode == Tokens {
 		q.waitlist.charge(account, q.usual.tokensOf(t, float64(t.entry.tokens))-t.charged, s.Class)
 	} else if q.learned.known {
-		// Charged by what was declared at the start; now the work is known.
+		// The start charged the declared cost; now the work is known.
 		q.waitlist.charge(account, took*s.tier.rate/q.learned.averageCost()-t.charged, s.Class)
 	}
 	q.fleet.judge(s, t, o, pause, now)
@@ -161,8 +160,8 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 	q.waitlist.park(tenant)
 }
 
-// Retry frees the ticket's slot and queues the request again, ahead of
-// others, to be tried on another replica if there is one.
+// Retry frees the ticket's slot and queues the request again, ahead of others, for another replica
+// if there is one.
 func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	if t.on == nil {
 		return
@@ -173,8 +172,8 @@ func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) 
 	q.waitlist.enter(t)
 }
 
-// LookAgain is when the owner must call Next again although nothing happened; zero when
-// that is never.
+// LookAgain returns when the caller must call Next again even if nothing happens, or zero for
+// never.
 func (q *Queue) LookAgain() time.Time {
 	wake := q.held
 	if q.fleet.suspended.len() > 0 {
@@ -185,11 +184,10 @@ func (q *Queue) LookAgain() time.Time {
 	return wake
 }
 
-// Waiting is how many requests wait.
+// Waiting returns the number of waiting requests.
 func (q *Queue) Waiting() int { return q.waitlist.waiting }
 
-// Starving reports whether a request waits that no known replica could serve,
-// whether healthy or not.
+// Starving reports whether a request waits that no known replica could serve, healthy or not.
 func (q *Queue) Starving() bool {
 	for i := range q.waitlist.placements {
 		if q.starves(i) {

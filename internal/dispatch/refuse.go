@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// refuse decides whether a request is better sent away than queued.
+// refuse decides whether to refuse a request rather than queue it.
 func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	if limit, queued := q.waitlist.standing(t.Tenant); limit > 0 && queued >= limit {
 		return TenantFull, q.drainTime(1)
@@ -33,8 +33,8 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	return t.late(now, wait, seconds(t.cost/best))
 }
 
-// late refuses a request that would be served too late: after it expires, or so that its
-// answer of the length takes is not whole by its deadline.
+// late refuses a request that would be served too late: after it expires, or so that its answer,
+// which takes takes, is not complete by its deadline.
 func (t *Ticket) late(now time.Time, wait, takes time.Duration) (Refusal, time.Duration) {
 	if late := now.Add(wait).Sub(t.Expire); late > 0 {
 		return TooLate, max(late, time.Second)
@@ -48,8 +48,8 @@ func (t *Ticket) late(now time.Time, wait, takes time.Duration) (Refusal, time.D
 	return Accepted, 0
 }
 
-// idle reports whether a request under the placement starts at once: on hardware that
-// takes more requests and that nobody who waits may use.
+// idle reports whether a request with the placement starts immediately: on hardware that has
+// capacity and that no waiting request may use.
 func (q *Queue) idle(p *placement) bool {
 	return slices.ContainsFunc(q.fleet.tiers, func(t *tier) bool {
 		takes := t.free.len() > 0 || q.policy.Mode == Tokens && t.slots > 0
@@ -57,15 +57,15 @@ func (q *Queue) idle(p *placement) bool {
 	})
 }
 
-// tokenCapacity is capacity in Tokens mode: the cost of mean requests per second, and the
-// speed at which the fastest kind would give the request its first token.
+// tokenCapacity is capacity in Tokens mode: the cost of mean requests per second, and the speed at
+// which the fastest kind would return the request's first token.
 func (q *Queue) tokenCapacity(p *placement, t *Ticket) (rate, best float64) {
 	rate, best = q.fleet.tokenCapacity(p, t.cost, q.usual.needOf(t).prompt)
 	return rate * q.learned.averageCost(), best
 }
 
-// drainTime is how long the fleet takes until n more requests have left the
-// queue, at least a second and at most a minute.
+// drainTime returns how long it takes until n more requests have left the queue, between a second
+// and a minute.
 func (q *Queue) drainTime(n int) time.Duration {
 	_, rate, _, _ := q.fleet.capacity(&placement{})
 	if q.policy.Mode == Tokens {

@@ -2,10 +2,9 @@ package dispatch
 
 import "time"
 
-// Restore queues a request that another queue has accepted, at the place of its
-// arrival. It refuses and evicts nothing. The owner restores requests in the order in
-// which they arrived. The tenant was not idle, so its charge does not change; see
-// Charged.
+// Restore queues a request that another queue has accepted, at the position of its arrival. It
+// refuses and evicts nothing. The caller must restore requests in the order of their arrival. The
+// tenant was not idle, so its charge does not change; see Charged.
 func (q *Queue) Restore(t *Ticket, arrived time.Time) {
 	q.prepare(t, arrived)
 	if l := q.waitlist.laneOf(t); l.tree.len() == 0 {
@@ -14,9 +13,9 @@ func (q *Queue) Restore(t *Ticket, arrived time.Time) {
 	q.waitlist.join(t)
 }
 
-// Adopt books a request that already runs on a replica, where another queue sent it.
-// It takes its slot even where none is free, and ends like any other; it was charged
-// where it was started. It returns false for a replica that is not known.
+// Adopt records a request that another queue has started and that already runs on a replica. It
+// takes a slot even if none is free, and ends like any other; it was charged where it started. It
+// returns false if the replica is unknown.
 func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time) bool {
 	s := q.fleet.servers[replica]
 	if s == nil {
@@ -35,8 +34,8 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 	return true
 }
 
-// Sent records a prompt that another queue of the service sent to a replica. If this queue
-// decides later, it knows what the replica's cache holds.
+// Sent records a prompt that another queue of the service sent to a replica, so that this queue
+// knows the content of the replica's cache if it decides later.
 func (q *Queue) Sent(replica string, blocks []uint64) {
 	if s := q.fleet.servers[replica]; s != nil && q.policy.Mode == Tokens {
 		q.fleet.index.add(s.shelf, blocks, s.room())

@@ -1,28 +1,27 @@
 package dispatch
 
-// kind describes replicas that are expected to be equally fast, and how fast they
-// are.
+// kind describes replicas that are expected to be equally fast, and their speed.
 type kind struct {
 	class   string
 	slices  int
 	total   int
-	slots   int     // of the replica that was put last
+	slots   int     // of the replica that was added or updated last
 	weight  float64 // expected speed, relative to other kinds
-	seed    float64 // speed known from before, in average requests per second; 0 if none
+	seed    float64 // speed known from before, in mean requests per second; 0 if none
 	learned estimate
-	// In Tokens mode: the speed that was assumed, what was learned relative to it, and
-	// the one that decisions use.
+	// In Tokens mode: the assumed speed, what was learned relative to it, and the speed that
+	// decisions use.
 	assumed, speed speed
 	told           told
 	read, step     fit
-	kv             int     // of the replica that was put last
+	kv             int     // of the replica that was added or updated last
 	most, rate     float64 // see sustained
-	drags, dragged float64 // sum of its replicas' drags, and of how many
+	drags, dragged float64 // sum and number of its replicas' drags
 	untried        bool    // see wonder
 }
 
-// tier is the replicas that are ranked as equally fast: those of one kind that
-// are also, by measurement, equally far from that kind's speed.
+// tier holds the replicas that are ranked as equally fast: those of one kind whose measured speed
+// differs from the kind's by the same level.
 type tier struct {
 	kind  *kind
 	level int // speed is 2^-level of the kind's
@@ -38,11 +37,11 @@ type server struct {
 	tier    *tier
 	index   int // in tier.free, -1 when it has no free usable slot
 	active  int
-	counted int // its part of tier.slots
+	counted int // its contribution to tier.slots
 	used    uint64
 	leaving bool
 	own     estimate
-	seen    int // samples, with those of the warm-up
+	seen    int // samples, including those of the warm-up
 	health  health
 	wake    int // in fleet.suspended, -1 when not suspended
 	books   books
@@ -50,7 +49,7 @@ type server struct {
 	drag    drag
 }
 
-// usable is how many slots may be taken now.
+// usable returns how many slots may be used now.
 func (s *server) usable() int {
 	switch {
 	case s.leaving || s.wake >= 0 || s.Sleep != Awake:
@@ -61,8 +60,8 @@ func (s *server) usable() int {
 	return max(0, s.Slots-s.Withheld)
 }
 
-// idler ranks replicas of one tier: the least filled first, because replicas
-// that batch are faster with less in the batch; then the one unused for longest.
+// idler orders replicas of one tier: the least filled first, because batching replicas are faster
+// when the batch is smaller; then the one that was unused the longest.
 func idler(a, b *server) bool {
 	if x, y := a.active*b.Slots, b.active*a.Slots; x != y {
 		return x < y
@@ -70,8 +69,8 @@ func idler(a, b *server) bool {
 	return a.used < b.used
 }
 
-// Put adds a replica or changes the one of the same ID. A replica that is still
-// finishing what it served before it left keeps those slots occupied.
+// Put adds a replica or updates the one with the same ID. A replica that returns before it has
+// finished its earlier requests keeps their slots occupied.
 func (q *Queue) Put(r Replica) {
 	r.Slots = max(r.Slots, 1)
 	if r.Weight <= 0 {
@@ -90,7 +89,7 @@ func (q *Queue) Put(r Replica) {
 	q.learned.weighAll()
 }
 
-// Drop takes a replica out: it gets no further request and finishes what it has.
+// Drop removes a replica: it gets no further requests and finishes those that it has.
 func (q *Queue) Drop(id string) {
 	q.fleet.drop(id)
 	q.learned.weighAll()

@@ -1,19 +1,20 @@
 package dispatch
 
-// shared counts the blocks of the prompts that a replica has in flight. Prompts that begin
-// alike share these blocks in its cache: it holds them once.
+// shared counts the blocks of the prompts that a replica has in flight. Prompts with the same
+// beginning share these blocks in its cache, which holds them only once.
 type shared struct {
 	blocks map[uint64]copies
-	saved  int // tokens that the cache need not hold again
+	saved  int // tokens that the cache does not have to hold again
 }
 
-// copies is how many requests in flight have a block, the tokens that it is taken to have, and
-// those of all of these requests. A request that declares fewer for a block saves no more than that.
+// copies counts the requests in flight that have a block: their number, the block's tokens, and the
+// sum of the tokens of all these requests. A request that declares fewer tokens for a block saves
+// only those.
 type copies struct{ n, tokens, sum int }
 
 func (c copies) saved() int { return max(0, c.sum-c.tokens) }
 
-// blockTokens is how many tokens of a prompt each of its blocks has, by its length in tokens.
+// blockTokens returns the number of tokens in each block of the prompt, derived from its length.
 func (r *Request) blockTokens() int {
 	return min(BlockTokens, max(r.Prompt, 1)/max(len(r.Blocks), 1))
 }
@@ -49,7 +50,7 @@ func (s *shared) letGo(t *Ticket) {
 	}
 }
 
-// of is how many tokens at the beginning of a request's prompt others in flight have.
+// of returns how many tokens at the beginning of a prompt are also in prompts in flight.
 func (s *shared) of(blocks []uint64) (tokens int) {
 	for _, hash := range blocks {
 		c := s.blocks[hash]

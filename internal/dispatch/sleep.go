@@ -2,22 +2,21 @@ package dispatch
 
 import "time"
 
-// Sleep says whether a replica's engine holds its model on the GPU.
+// Sleep is the state of a replica's sleep mode: whether its engine holds its model on the GPU.
 type Sleep int
 
-// The states of a replica beside awake. Only an awake one gets requests.
+// The states. Only an awake replica gets requests.
 const (
 	Awake    Sleep = iota
-	Waking         // will be awake within the time that waking takes
+	Waking         // will be awake after the time that waking takes
 	Asleep         // can be woken
-	Draining       // about to sleep, and at once awake if it is needed
-	Away           // cannot be woken for now, or is not known to be awake
+	Draining       // about to sleep; awake immediately if it is needed
+	Away           // cannot be woken now, or is not known to be awake
 )
 
-// ToWake returns the replica that is best woken for the requests that wait, given how
-// long waking takes: the fastest one asleep that some of them may use, where no replica
-// serves or wakes that they may use, or where those that do would need longer for all
-// of them than the waking takes.
+// ToWake returns the best replica to wake for the waiting requests, given how long waking takes:
+// the fastest sleeping one that some of them may use, if no replica that they may use is awake or
+// waking, or if those would need longer for all of them than the waking takes.
 func (q *Queue) ToWake(takes time.Duration) (id string, ok bool) {
 	for i := range q.waitlist.placements {
 		if q.waitlist.wanted[i] == 0 {
@@ -35,8 +34,8 @@ func (q *Queue) ToWake(takes time.Duration) (id string, ok bool) {
 	return "", false
 }
 
-// asleep returns the fastest replica asleep that a placement allows, whether others that
-// it allows serve or wake, and what these serve together.
+// asleep returns the fastest sleeping replica that a placement allows, whether other allowed
+// replicas are awake or waking, and the total rate of these.
 func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
 	for _, s := range l.fleet.all {
 		switch {
@@ -53,8 +52,8 @@ func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
 	return best, rate, able
 }
 
-// sooner reports whether to wake one replica rather than another: one that does not
-// sleep yet, otherwise the faster one.
+// sooner reports whether to wake one replica rather than another: one that does not sleep yet,
+// otherwise the faster one.
 func (l *learned) sooner(s, than *server) bool {
 	if s.Sleep != than.Sleep {
 		return s.Sleep == Draining
@@ -62,7 +61,7 @@ func (l *learned) sooner(s, than *server) bool {
 	return l.sustains(s) > l.sustains(than)
 }
 
-// sustains is how many mean requests a second a replica serves, as far as that is known.
+// sustains returns how many mean requests per second a replica serves, as far as that is known.
 func (l *learned) sustains(s *server) float64 {
 	if l.mode == Tokens {
 		return s.tier.kind.rate

@@ -7,34 +7,31 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// speed is how fast one kind of hardware runs the service's model: seconds to
-// read a prompt and seconds per step of its batch.
+// speed is how fast one kind of hardware runs the service's model: the seconds to read a prompt and
+// the seconds of a step of its batch.
 type speed struct {
-	read [2]float64 // per prompt, per token of it
-	step [3]float64 // per step, per sequence in it, per token in the cache
+	read [2]float64 // per prompt, and per prompt token
+	step [3]float64 // per step, per sequence in it, and per token in the cache
 }
 
-// attention is how much a prompt's read time per token grows with each token
-// before it.
+// attention is the factor by which the time to read a token grows with each token before it.
 const attention = 3.3e-5
 
-// reading is how long a replica reads a prompt of which fresh tokens are not in
-// its cache.
+// reading returns how long a replica reads a prompt of which fresh tokens are not in its cache.
 func (v *speed) reading(fresh, prompt float64) float64 {
 	return v.read[0] + v.read[1]*longer(fresh, prompt)
 }
 
-// longer is fresh tokens at the end of a prompt, in tokens that cost as much as
+// longer returns the cost of fresh tokens at the end of a prompt, in tokens that cost as much as
 // the first one.
 func longer(fresh, prompt float64) float64 { return fresh * (1 + attention*(prompt-fresh/2)) }
 
-// stepping is how long a step of n sequences takes with kv tokens in the cache.
+// stepping returns how long a step of n sequences takes with kv tokens in the cache.
 func (v *speed) stepping(n, kv float64) float64 {
 	return v.step[0] + v.step[1]*n + v.step[2]*kv
 }
 
-// readTerms and stepTerms are the seconds that each part of reading prompts and
-// of a step is assumed to take.
+// readTerms and stepTerms return the assumed seconds of each part of reading prompts and of a step.
 func (v *speed) readTerms(prompts, tokens float64) [3]float64 {
 	return [3]float64{v.read[0] * prompts, v.read[1] * tokens}
 }
@@ -43,10 +40,9 @@ func (v *speed) stepTerms(n, kv float64) [3]float64 {
 	return [3]float64{v.step[0], v.step[1] * n, v.step[2] * kv}
 }
 
-// assumed is the speed of a replica before anything is measured: an 8B model in
-// 16 bits on an H100, derived from its data sheet (half of the peak FLOPS while it
-// reads, 0.8 of the memory's bandwidth while it steps), scaled to the class.
-// compute and bandwidth are relative to an H100.
+// assumed returns the speed of a replica before anything is measured: an 8B model in 16 bits on an
+// H100, derived from its data sheet (half of the peak FLOPS while it reads, 0.8 of the memory
+// bandwidth while it steps), scaled to the class. compute and bandwidth are relative to an H100.
 func assumed(compute, bandwidth float64) speed {
 	return speed{
 		read: [2]float64{0.01 / compute, 3.6e-5 / compute},
@@ -54,8 +50,8 @@ func assumed(compute, bandwidth float64) speed {
 	}
 }
 
-// assume returns the speed of a class from the hardware table, or from its weight
-// where the table does not know it.
+// assume returns the speed of a class from the hardware table or, if the table does not have it,
+// from its weight.
 func assume(class string, weight float64) speed {
 	if h, ok := gpu.Rated(class); ok {
 		part := min(1, max(weight/h.Weight, 1.0/16))
@@ -65,7 +61,7 @@ func assume(class string, weight float64) speed {
 	return assumed(weight, weight)
 }
 
-// refreshEvery is how old the speeds that decisions use may be.
+// refreshEvery is the maximum age of the speeds that decisions use.
 const refreshEvery = 20 * time.Millisecond
 
 // refresh computes the speed of every kind from what was learned.
@@ -88,30 +84,30 @@ func (f *fleet) refresh(u *usual, limit float64, now time.Time) {
 	}
 }
 
-// Curve is what was learned of how long a kind of replica takes, in seconds: Start and
-// Prefill for each token to read a prompt, and for each of them Growth times as much again
-// for every token before it; A + B n + C kv for a step with n requests in flight and kv
-// tokens in their caches.
+// Curve is what was learned about the speed of a kind of replica. Reading a prompt takes Start
+// seconds, and Prefill seconds for each token, increased by the factor Growth for every token
+// before it. A step takes A + B n + C kv seconds with n requests in flight and kv tokens in their
+// caches.
 type Curve struct {
 	Slices, Total          int
 	Start, Prefill, Growth float64
 	A, B, C                float64
 	Prompt, Output         float64 // mean tokens, of all replicas
-	KV, Slots              int     // of one replica; 0 where it is unknown or no bound
-	Rate                   float64 // requests a second of one replica, within the objective
-	Samples                float64 // requests that it was learned from
+	KV, Slots              int     // of one replica; 0 if unknown or unlimited
+	Rate                   float64 // requests per second of one replica, within the objective
+	Samples                float64 // number of requests behind it
 }
 
-// told is what earlier measurements made of what the hardware table assumes of a kind, as
-// logarithms, of a prompt and of a step of usual size.
+// told is the correction of the hardware table's assumptions about a kind by earlier measurements,
+// as logarithms, for a prompt and for a step of usual size.
 type told struct {
 	known      bool
 	read, step float64
 }
 
-// tell assumes of a kind the curve that was learned earlier, unless something has been
-// learned since. Every part of it must be as near to the hardware table as what is learned
-// here.
+// tell corrects the assumptions about the kind by the curve that was learned earlier, unless
+// something was learned since. Every part of the curve must be as close to the hardware table as
+// what is learned here.
 func (k *kind) tell(curves []Curve) {
 	if k.told.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
 		return
@@ -132,21 +128,21 @@ func (k *kind) tell(curves []Curve) {
 	}
 }
 
-// Speed is how fast replicas of one class and slice count are expected to be.
+// Speed is the expected speed of replicas of one class and slice count.
 type Speed struct {
 	Class  string
 	Slices int
 	speed  speed
 }
 
-// Reading is the seconds in which a prompt of so many tokens is read.
+// Reading returns the seconds to read a prompt of so many tokens.
 func (s Speed) Reading(tokens float64) float64 { return s.speed.reading(tokens, tokens) }
 
-// Stepping is the seconds of a step for n answers with kv tokens in the cache.
+// Stepping returns the seconds of a step for n answers with kv tokens in the cache.
 func (s Speed) Stepping(n, kv float64) float64 { return s.speed.stepping(n, kv) }
 
-// Speeds returns what is expected at a time in Tokens mode, and for the zero time what
-// was before anything was learned.
+// Speeds returns the expected speeds at a time in Tokens mode. For the zero time it returns the
+// assumptions before anything was learned.
 func (q *Queue) Speeds(now time.Time) []Speed {
 	if !now.IsZero() {
 		q.fleet.unknown = true

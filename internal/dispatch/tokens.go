@@ -7,30 +7,28 @@ import (
 )
 
 const (
-	// window is how many of the waiting requests a walk looks at.
+	// window is the number of waiting requests that a walk examines.
 	window = 48
-	// hold is the backlog, in seconds, up to which a replica is sent more: enough to
-	// keep it busy until it is looked at again, and little enough that a request
-	// stays free to go elsewhere.
+	// hold is the backlog in seconds up to which a replica is sent more requests: enough to keep it
+	// busy until the next walk, and so little that requests remain free to go elsewhere.
 	hold = 0.25
-	// look is how soon waiting requests are looked at again.
+	// look is the interval at which waiting requests are examined again.
 	look = 10 * time.Millisecond
-	// firstOutput is the length of an answer that is assumed before one was seen.
+	// firstOutput is the assumed length of an answer before any was seen.
 	firstOutput = 200
-	// firstAnswers is how many answers that is worth.
+	// firstAnswers is how many answers that assumption counts as.
 	firstAnswers = 20
 )
 
 // fade is exp(-x/span).
 func fade(x, span float64) float64 { return math.Exp(-max(0, x) / span) }
 
-// cheapest places a request where it costs the fewest seconds: its own, those that
-// it takes from the requests already there, and those that it takes from the ones
-// to come. Where that replica has enough to do, the request is promised to it and
-// keeps waiting, free to be sent elsewhere.
+// cheapest places a request where it costs the fewest seconds: its own, those of the requests
+// already there that it delays, and those of future requests. If that replica has enough to do, the
+// request is promised to it but keeps waiting, free to be sent elsewhere.
 func (w *walk) cheapest(t *Ticket, now time.Time) choice {
 	if w.opened == 0 {
-		return choice{until: now.Add(look)} // whatever is promised, nothing is sent
+		return choice{until: now.Add(look)} // nothing can be sent, whatever is promised
 	}
 	z := w.usual.needOf(t)
 	z.waited = now.Sub(t.at).Seconds()
@@ -56,23 +54,23 @@ func (w *walk) cheapest(t *Ticket, now time.Time) choice {
 		}
 	}
 	if best.open {
-		best.open = false // later requests do not overtake
+		best.open = false // later requests must not overtake
 		w.opened--
 	}
 	best.promised += work
 	return choice{until: now.Add(look)}
 }
 
-// late reports whether a request misses the objective for its first token, if that comes
-// so many seconds from now. Then it counts in full what it takes from others, which may
-// still be in time.
+// late reports whether a request misses the objective for its first token if that comes after so
+// many seconds. Then the delays that it causes for others count in full, because these may still be
+// in time.
 func (w *walk) late(z need, seconds float64) bool {
 	limit := w.slo.TTFT.Seconds()
 	return limit > 0 && z.waited+seconds > limit
 }
 
-// least returns the view of the replica on which a request costs the fewest seconds, of
-// equal ones the first, and how many seconds that would read for it.
+// least returns the view of the replica on which a request costs the fewest seconds, the first of
+// equal ones, and the seconds that it would read there.
 func (w *walk) least(t *Ticket, z need, crowd float64) (best *view, work float64) {
 	p := t.rule
 	size := min(t.Prompt, w.longest(t.rule))
@@ -90,9 +88,9 @@ func (w *walk) least(t *Ticket, z need, crowd float64) (best *view, work float64
 	return best, work
 }
 
-// crowd is how much the seconds count that a request takes from others. In full they give
-// the shortest answers on average, but crowd long prompts on few replicas, where tokens
-// become slow. An objective for the time between tokens prevents that by itself.
+// crowd returns the weight of the seconds that a request takes from others. At full weight answers
+// are shortest on average, but long prompts crowd on few replicas, where tokens become slow. An
+// objective for the time between tokens prevents that by itself.
 func (w *walk) crowd() float64 {
 	if w.slo.TPOT > 0 {
 		return 1
@@ -114,7 +112,7 @@ func (w *walk) prefers(t *Ticket, size int) bool {
 	return false
 }
 
-// eligible reports whether a request of a size may ever be sent to the replica.
+// eligible reports whether a request of that size may ever be sent to the replica.
 func (w *walk) eligible(v *view, t *Ticket, size int) bool {
 	if p := t.rule; len(p.Require) > 0 && !p.allows(v.on.Class) {
 		return false
@@ -126,26 +124,25 @@ func (w *walk) eligible(v *view, t *Ticket, size int) bool {
 }
 
 const (
-	// crowdBase is how much the seconds that a request takes from others count while
-	// nobody waits; they count more as more wait.
+	// crowdBase is the weight of the seconds that a request takes from others while nobody waits.
+	// The weight grows with the number of waiting requests.
 	crowdBase = 0.25
-	// fullest bounds the share of reading in what is predicted.
+	// fullest limits the predicted share of reading.
 	fullest = 0.95
-	// coming is how much the seconds count that it takes from requests to come.
+	// coming is the weight of the seconds that it takes from future requests.
 	coming = 3
 )
 
-// cost is what a request would cost on a replica, in seconds, and how many of them
-// the replica would read. Where it is no less than enough, any sum from enough on may be
-// returned for it.
+// cost returns what a request would cost on a replica, in seconds, and how many seconds the replica
+// would read. If the cost is at least enough, it may return any value of at least enough.
 func (w *walk) cost(v *view, z need, crowd, enough float64) (cost, work float64) {
 	next := v.base + v.perToken*(z.prompt+z.output/2)
 	answer := z.output * next * v.slowed
 	cost = v.backlog + v.promised + answer + crowd*v.n*z.output*max(0, next-v.step)
 	if cost >= enough {
-		return cost, 0 // and all that follows is more
+		return cost, 0 // all that follows only adds to it
 	}
-	// The last token is always read: its answer is the first token.
+	// The last token is always read, because its result is the first token of the answer.
 	hit := min(float64(w.fleet.index.hits(v.shelf)*BlockTokens), z.prompt-1)
 	work = v.perPrompt + v.perRead*longer(z.prompt-hit, z.prompt)
 	cost += work * (1 + v.waiting + crowd*v.streams + v.ahead)
@@ -163,8 +160,8 @@ func (w *walk) cost(v *view, z need, crowd, enough float64) (cost, work float64)
 	return cost, work
 }
 
-// beyond is how many tokens the replica's cache lacks for a prompt and so many tokens of its
-// answer. What the prompt shares with those in flight is there already.
+// beyond returns how many tokens the replica's cache lacks for a prompt and so many tokens of its
+// answer. What the prompt shares with prompts in flight is already there.
 func (w *walk) beyond(v *view, z need, answer float64) float64 {
 	over := v.memory + z.prompt + answer - v.cache
 	if over > 0 {

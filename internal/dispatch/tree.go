@@ -1,12 +1,11 @@
 package dispatch
 
-// tree holds waiting tickets, earliest deadline first, and finds the one at any
-// rank in O(log n). It is a treap: a search tree by order whose shape is that of
-// random insertion, because each ticket's depth is decided by a hash of its
-// sequence number.
+// tree holds waiting tickets, earliest deadline first, and finds the ticket at any rank in O(log
+// n). It is a treap: a search tree that has the shape of random insertion, because each ticket's
+// depth is a hash of its sequence number.
 type tree struct{ root *Ticket }
 
-// node is a ticket's place in its tree.
+// node is a ticket's node in its tree.
 type node struct {
 	left, right *Ticket
 	size        int
@@ -19,8 +18,8 @@ func earlier(a, b *Ticket) bool {
 	return a.seq < b.seq
 }
 
-// depth is the rank of a ticket in the heap order of the treap: the finishing
-// step of Steele, Lea and Flood's SplitMix64.
+// depth returns the priority of a ticket in the heap order of the treap: the finalizer of Steele,
+// Lea and Flood's SplitMix64.
 func depth(t *Ticket) uint64 {
 	z := t.seq * 0x9e3779b97f4a7c15
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9
@@ -55,7 +54,7 @@ func (tr *tree) insert(t *Ticket) {
 	*at = t
 }
 
-// split cuts a tree into what is served before t and what after.
+// split divides a tree into the tickets served before t and those after it.
 func split(root, t *Ticket) (before, after *Ticket) {
 	if root == nil {
 		return nil, nil
@@ -87,7 +86,7 @@ func join(before, after *Ticket) *Ticket {
 	return after
 }
 
-// remove takes out a ticket that is in the tree.
+// remove removes a ticket that is in the tree.
 func (tr *tree) remove(t *Ticket) {
 	at := &tr.root
 	for *at != t {
@@ -102,7 +101,7 @@ func (tr *tree) remove(t *Ticket) {
 	t.node = node{}
 }
 
-// first returns the ticket to be served first; the tree must not be empty.
+// first returns the ticket to serve first. The tree must not be empty.
 func (tr *tree) first() *Ticket {
 	t := tr.root
 	for t.node.left != nil {
@@ -111,7 +110,7 @@ func (tr *tree) first() *Ticket {
 	return t
 }
 
-// at returns the ticket at a rank, 0 being the first; i < len.
+// at returns the ticket at rank i, counted from 0. i must be less than len.
 func (tr *tree) at(i int) *Ticket {
 	t := tr.root
 	for {
@@ -128,7 +127,7 @@ func (tr *tree) at(i int) *Ticket {
 	}
 }
 
-// rank counts the tickets due no later than t.
+// rank returns the number of tickets due no later than t.
 func (tr *tree) rank(t *Ticket) int {
 	n := 0
 	for at := tr.root; at != nil; {

@@ -2,14 +2,14 @@ package dispatch
 
 import "slices"
 
-// candidates returns the requests of one priority among which one may be served
-// next, in order: those to be tried again, and then in Slots mode the first of
-// each placement, because those behind it can be placed no better.
+// candidates returns the requests of one priority that may be served next, in order: the retries,
+// then in Slots mode the first request of each placement, because those behind it can be placed no
+// better.
 func (w *waitlist) candidates(c *priority, mode Mode) []*Ticket {
 	out := w.looked[:0]
 	for _, t := range c.retries {
-		// Those that failed at the same replica under the same rule can be placed
-		// alike: the first represents all of them.
+		// Requests that failed on the same replica under the same placement can be placed alike:
+		// the first represents all of them.
 		alike := func(o *Ticket) bool { return o.avoid == t.avoid && o.Placement == t.Placement }
 		if !t.lane.account.tenant.parked && !slices.ContainsFunc(out, alike) {
 			out = append(out, t)
@@ -35,15 +35,15 @@ func (w *waitlist) candidates(c *priority, mode Mode) []*Ticket {
 	return out
 }
 
-// turn is a lane in the order in which lanes are served.
+// turn is a lane's position in the order in which lanes are served.
 type turn struct {
 	lane   *lane
-	at     int // the request of the lane that is next
+	at     int // index of the lane's next request
 	charge float64
 }
 
-// within appends the first n requests in the order in which they are due to be
-// served: by charge between tenants, then by deadline.
+// within appends the first n requests in the order in which they will be served: by charge between
+// tenants, then by deadline.
 func (c *priority) within(out []*Ticket, n int) []*Ticket {
 	var turns []turn
 	for i := range c.lanes {
@@ -67,8 +67,8 @@ func (c *priority) within(out []*Ticket, n int) []*Ticket {
 	return out
 }
 
-// firstOf appends the first n lanes of a heap: each is the least of those whose
-// parents were taken.
+// firstOf appends the first n lanes of a heap. Each is the least of the lanes whose parents were
+// taken.
 func firstOf(heap []*lane, n int, out []turn) []turn {
 	var open []int
 	if len(heap) > 0 {
@@ -91,9 +91,8 @@ func firstOf(heap []*lane, n int, out []turn) []turn {
 	return out
 }
 
-// indifferent returns the request that takes the slot that was found for t, which
-// is the one of a rank in the queue. Tenants take turns, so a rank in the queue is
-// that rank divided among them.
+// indifferent returns the request that takes the slot found for t: the one at a rank in the queue.
+// Tenants take turns, so a rank in the queue is divided among them.
 func (c *priority) indifferent(t *Ticket, rank int) *Ticket {
 	if rank == 0 {
 		return t

@@ -2,22 +2,21 @@ package dispatch
 
 import "slices"
 
-// extent bounds how far one declared cost counts from the usual one.
+// extent limits how far a declared cost may differ from the usual one.
 const extent = 64
 
-// units turns declared costs into multiples of the usual one, the median of the
-// last ones: a client that declares nonsense moves neither the unit nor what is
-// learned in it.
+// units converts declared costs to multiples of the usual one, which is the median of recent ones:
+// a client that declares nonsense changes neither the unit nor what is learned in it.
 type units struct {
 	ring  [63]float64
-	n     int // ever
+	n     int // total number so far
 	usual float64
 }
 
-// of returns what a declared cost counts as.
+// of returns the value that a declared cost counts as.
 func (u *units) of(declared float64) float64 {
 	if declared <= 0 && u.n == 0 {
-		return 1 // nobody declares
+		return 1 // no request declares a cost
 	}
 	if !(declared > 0) {
 		declared = 1

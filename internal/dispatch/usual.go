@@ -2,18 +2,18 @@ package dispatch
 
 import "sort"
 
-// usual is what requests of the service turn out to be, in Tokens mode.
+// usual holds the means of the service's requests, in Tokens mode.
 type usual struct {
 	output  float64 // mean tokens of an answer
 	prompt  float64 // mean tokens of a prompt
-	answers float64 // how many they are the means of
+	answers float64 // number of answers behind the means
 	lengths lengths
 }
 
-// need is a request in tokens.
+// need is the size of a request in tokens.
 type need struct {
 	prompt, output float64
-	waited         float64 // seconds since it came
+	waited         float64 // seconds since it arrived
 	blocks         []uint64
 }
 
@@ -25,17 +25,16 @@ func (u *usual) needOf(t *Ticket) need {
 	return z
 }
 
-// outputWeight is what a token of an answer costs, in tokens of a prompt, in what
-// tenants are charged.
+// outputWeight is the cost of an answer's token in prompt tokens, in what tenants are charged.
 const outputWeight = 2
 
-// tokensOf is what a request is charged, in mean requests.
+// tokensOf returns what a request is charged, in mean requests.
 func (u *usual) tokensOf(t *Ticket, output float64) float64 {
 	mean := u.prompt + outputWeight*u.output
 	return min((float64(t.Prompt)+outputWeight*output)/mean, extent)
 }
 
-// mostOutput is how many tokens of a request's answer are believed.
+// mostOutput returns the maximum tokens of a request's answer that are believed.
 func (u *usual) mostOutput(t *Ticket) int { return mostOf(max(t.Output, int(u.output))) }
 
 // add learns from a request that was served.
@@ -48,8 +47,8 @@ func (u *usual) add(t *Ticket) {
 	}
 }
 
-// bounded is what one request's tokens count in a mean of more than a few: a false
-// figure must not change the mean by much.
+// bounded returns what one request's tokens count in a mean of more than a few requests: a wrong
+// number must not change the mean by much.
 func (u *usual) bounded(tokens int, mean float64) float64 {
 	if u.answers < firstAnswers {
 		return float64(tokens)
@@ -57,17 +56,16 @@ func (u *usual) bounded(tokens int, mean float64) float64 {
 	return min(float64(tokens), extent*max(mean, 1))
 }
 
-// mostSequences bounds a batch whose cache and step do not: what engines do by
-// default.
+// mostSequences limits a batch that neither the cache nor the step limits. It is the default of
+// engines.
 const mostSequences = 256
 
-// sustained returns how many mean requests a replica of a kind serves at once at
-// most, and how many a second it then serves. It is bounded by the replica's
-// slots, its cache, and where an objective is set by the time between tokens.
+// sustained returns the maximum number of mean requests that a replica of a kind serves at once,
+// and how many per second it then serves. The limits are the replica's slots, its cache, and the
+// objective for the time between tokens if there is one.
 //
-// With n requests at once, each of output tokens and with work seconds of reading,
-// a replica serves rate = n/(output*step + n*work): reading holds up the steps of
-// all.
+// With n requests at once, each of output tokens and with work seconds of reading, a replica serves
+// rate = n/(output*step + n*work), because reading delays the steps of all.
 func (u *usual) sustained(k *kind, limit float64) (n, rate float64) {
 	prompt := max(1, u.prompt)
 	held := prompt + u.output/2
@@ -93,7 +91,7 @@ func (u *usual) sustained(k *kind, limit float64) (n, rate float64) {
 	return n, rate
 }
 
-// curveOf is what was learned of a kind.
+// curveOf returns what was learned about a kind.
 func (u *usual) curveOf(k *kind) Curve {
 	v := &k.speed
 	c := Curve{

@@ -5,42 +5,42 @@ import (
 	"time"
 )
 
-// view is what a walk sees of a replica that may be sent requests: what its books, its
-// engine and its kind's speed come to, and what the walk has promised to it. The views of
-// all replicas lie side by side, since a walk reads them for each request that waits.
+// view is a walk's summary of a replica that may be sent requests: from its books, its engine and
+// its kind's speed, and with what the walk has promised to it. The views of all replicas are
+// contiguous in memory, because a walk reads them for each waiting request.
 type view struct {
 	on       *server
 	shelf    int32
-	open     bool    // takes a request now, if its cache has room
-	takes    int     // the longest prompt
-	cache    float64 // tokens that its cache holds, 0 where that is unknown
+	open     bool    // accepts a request now, if its cache has room
+	takes    int     // the longest prompt that it accepts
+	cache    float64 // tokens that its cache holds, 0 if unknown
 	memory   float64 // tokens of it in use
 	n, kv    float64 // requests, and their tokens in the cache
 	streams  float64
-	backlog  float64 // seconds until it has read what it has
-	waiting  float64 // prompts in it from past this queue
+	backlog  float64 // seconds until it has read what it was sent
+	waiting  float64 // waiting prompts that bypassed this queue
 	promised float64 // seconds of reading
 
-	step               float64 // seconds of its present step
-	base, perToken     float64 // of a step with one request more, without and for each token of that
+	step               float64 // seconds of its current step
+	base, perToken     float64 // seconds of a step with one more request: without tokens, and for each token of it
 	perPrompt, perRead float64 // seconds of reading, for each prompt and each token
-	slowed             float64 // how many times longer a token takes than a step, as it reads meanwhile
-	ahead              float64 // seconds that requests to come wait for each second of reading
+	slowed             float64 // how many times longer a token takes than a step, because of reading meanwhile
+	ahead              float64 // seconds that future requests wait for each second of reading
 }
 
-// walk looks at the requests that wait, in Tokens mode, and places each where it costs
-// least. It starts with a survey of the fleet.
+// walk examines the waiting requests in Tokens mode and places each where it costs least. It starts
+// with a survey of the fleet.
 type walk struct {
 	slo     SLO
 	fleet   *fleet
 	usual   *usual
 	round   uint64 // of walks
-	waiting int    // requests, at its start
-	views   []view // of the replicas that are up
+	waiting int    // requests at its start
+	views   []view // of the available replicas
 	opened  int    // replicas that may still be sent requests
 }
 
-// survey takes the views of all replicas that are up, and counts the open ones.
+// survey builds the views of all available replicas and counts the open ones.
 func (w *walk) survey(waiting int, now time.Time) {
 	w.fleet.refresh(w.usual, w.slo.TPOT.Seconds(), now)
 	w.round++
@@ -94,13 +94,13 @@ func (s *server) look(now time.Time) view {
 	return v
 }
 
-// firstAfter is the seconds until the first token of a request that the replica reads
-// for work seconds.
+// firstAfter returns the seconds until the first token of a request for which the replica reads
+// work seconds.
 func (v *view) firstAfter(work float64) float64 {
 	return v.backlog + v.promised + v.waiting*work + work
 }
 
-// takes is the longest prompt that a replica takes.
+// takes returns the longest prompt that a replica accepts.
 func (s *server) takes() int {
 	most := math.MaxInt
 	if s.KV > 0 {
@@ -112,9 +112,9 @@ func (s *server) takes() int {
 	return most
 }
 
-// longest is the longest prompt that any replica of a placement takes, up or not; longer
-// ones count as this long. Lengths are estimates, so only an engine can tell that a prompt
-// is too long. The result holds for one walk.
+// longest returns the longest prompt that any replica of a placement accepts, available or not.
+// Longer prompts count as this long: lengths are estimates, so only an engine can tell that a
+// prompt is too long. The result is valid for one walk.
 func (w *walk) longest(p *placement) int {
 	if p.round == w.round {
 		return p.longest

@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// waitlist is who waits: tickets by priority, tenant and placement, and the order in which
-// they are due. It knows no replica.
+// waitlist holds the waiting tickets by priority, tenant and placement, and the order in which they
+// are due. It knows no replicas.
 type waitlist struct {
 	placements []*placement
-	configured int // how many of them are the policy's
+	configured int // number of placements from the policy
 	priorities []*priority
 	tenants    map[string]*tenant
 	limits     map[string]Limits // see Policy.Tenants
@@ -33,7 +33,7 @@ func newWaitlist(p Policy) waitlist {
 	return w
 }
 
-// limit puts other limits of tenants in force.
+// limit replaces the tenants' limits.
 func (w *waitlist) limit(limits map[string]Limits) {
 	w.limits = limits
 	for name, t := range w.tenants {
@@ -42,9 +42,9 @@ func (w *waitlist) limit(limits map[string]Limits) {
 	}
 }
 
-// maxTenants bounds the tenants with an account of their own; further ones share one, so
-// that clients which invent names cannot fill the memory. Tenants that the operator named
-// always have their own.
+// maxTenants limits the tenants that have their own account. Further tenants share one, so that
+// clients that invent names cannot fill the memory. Tenants in the configuration always have their
+// own.
 const maxTenants = 1 << 16
 
 func (w *waitlist) tenant(name string) *tenant {
@@ -88,8 +88,8 @@ func (w *waitlist) account(t *tenant, urgency int) *account {
 	return a
 }
 
-// forget drops idle accounts whose charge is not above the floor: new accounts
-// would start with the same charge.
+// forget removes idle accounts whose charge is not above the floor, because new accounts would
+// start with the same charge.
 func (w *waitlist) forget(c *priority) {
 	for name, a := range c.accounts {
 		t := a.tenant
@@ -112,9 +112,9 @@ func (w *waitlist) forget(c *priority) {
 	c.sweep = max(1024, 2*len(c.accounts))
 }
 
-// lift raises the charge of a lane that was empty to the active minimum, so that
-// idling earns no credit: to the least charge that waits for any of the same
-// hardware, or if nobody waits, to that of the tenant served last.
+// lift raises the charge of a lane that was empty, so that idling earns no credit: to the least
+// charge that waits for any of the same hardware or, if nobody waits, to that of the tenant served
+// last.
 func (w *waitlist) lift(l *lane) {
 	c := l.account.priority
 	low, last := math.Inf(1), 0.0
@@ -133,7 +133,7 @@ func (w *waitlist) lift(l *lane) {
 	l.charge = max(l.charge, low)
 }
 
-// enter puts a ticket into its lane and the lane among those that may be served.
+// enter adds a ticket to its lane, and the lane to those that may be served.
 func (w *waitlist) enter(t *Ticket) {
 	if l := w.laneOf(t); l.tree.len() == 0 {
 		w.lift(l)
@@ -141,7 +141,7 @@ func (w *waitlist) enter(t *Ticket) {
 	w.join(t)
 }
 
-// join is enter for a ticket whose lane has its charge.
+// join is enter for a ticket whose lane already has its charge.
 func (w *waitlist) join(t *Ticket) {
 	l := t.lane
 	a := l.account
@@ -164,7 +164,7 @@ func (w *waitlist) join(t *Ticket) {
 	w.park(owner)
 }
 
-// laneOf finds the lane of a ticket.
+// laneOf finds or creates the lane of a ticket.
 func (w *waitlist) laneOf(t *Ticket) *lane {
 	t.lane = w.lane(t.Tenant, t.Priority, t.Placement)
 	return t.lane
@@ -180,7 +180,7 @@ func (w *waitlist) lane(tenant string, priority, placement int) *lane {
 	return l
 }
 
-// leave takes a waiting ticket out of its lane.
+// leave removes a waiting ticket from its lane.
 func (w *waitlist) leave(t *Ticket) {
 	l := t.lane
 	t.waiting = false
@@ -204,8 +204,7 @@ func (w *waitlist) leave(t *Ticket) {
 	l.sync()
 }
 
-// charge adds cost, in units of a mean request, to an account that was served on a
-// class of hardware.
+// charge adds cost, in mean requests, to an account that was served on a hardware class.
 func (w *waitlist) charge(a *account, cost float64, class string) {
 	for p, l := range a.lanes {
 		if l == nil || !w.placements[p].allows(class) {
@@ -218,8 +217,8 @@ func (w *waitlist) charge(a *account, cost float64, class string) {
 	}
 }
 
-// park hides a tenant that has as many requests in service as it may have, and
-// brings it back when it has fewer.
+// park hides a tenant that has reached its limit of requests in service, and shows it again when it
+// is below the limit.
 func (w *waitlist) park(t *tenant) {
 	full := t.limits.MaxActive > 0 && t.active >= t.limits.MaxActive
 	if full == t.parked {

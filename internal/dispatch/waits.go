@@ -1,7 +1,7 @@
 package dispatch
 
-// Waits calls yield for each tenant that has requests waiting at a priority, with their
-// number. It takes time by tenants that wait, not by all that are known.
+// Waits calls yield for each tenant with waiting requests at a priority, with their number. The
+// time depends on the number of waiting tenants, not on that of all known ones.
 func (q *Queue) Waits(yield func(tenant string, priority, requests int)) { q.waitlist.each(yield) }
 
 // each is Queue.Waits.
