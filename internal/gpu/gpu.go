@@ -50,7 +50,7 @@ const (
 	EnforceMIG          Enforcement = "mig"
 	EnforcePartition    Enforcement = "partition"
 	EnforceFunction     Enforcement = "sr-iov"
-	EnforceWhole        Enforcement = "whole" // the GPU has no other task
+	EnforceWhole        Enforcement = "whole" // no other task uses the GPU
 	EnforceMPSNamespace Enforcement = "mps-namespace"
 	EnforceMPSStatic    Enforcement = "mps-static-partition"
 	EnforceMPSPercent   Enforcement = "mps-percentage"
@@ -123,8 +123,8 @@ type GPU struct {
 	MIG string
 }
 
-// Slug turns any text into a DNS label: lower case, a-z, 0-9 and single dashes,
-// at most 63 characters, never empty.
+// Slug converts any text to a DNS label: a-z, 0-9 and single dashes, in lower case, at most 63
+// characters, never empty.
 func Slug(s string) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(s) {

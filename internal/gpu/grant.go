@@ -106,9 +106,9 @@ func (g Grant) Env() map[string]string {
 	}
 }
 
-// ParseGrant reads a grant from a task's device environment. The second result
-// is false when there is none. It fails when the environment holds more than one
-// grant or a value that Env did not write.
+// ParseGrant parses a grant from a task's device environment. The second result is false if there
+// is none. It fails if the environment contains more than one grant, or a value that Env did not
+// write.
 func ParseGrant(env map[string]string) (Grant, bool, error) {
 	var groups []string
 	for k, v := range env {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Hardware is one row of the curated table: what a class of GPU is and how fast
-// it serves compared with a whole H100 SXM.
+// Hardware is one row of the hardware table: a class of GPU, and how fast it serves compared with a
+// whole H100 SXM.
 type Hardware struct {
 	Class  string
 	Vendor Vendor
@@ -19,7 +19,7 @@ type Hardware struct {
 	// Architecture is the vendor's name of the generation.
 	Architecture string
 	MemoryGB     int
-	// Bandwidth of the memory in GB/s, TFLOPS dense FP16 or BF16.
+	// Bandwidth is the memory bandwidth in GB/s; TFLOPS is the dense rate in FP16 or BF16.
 	Bandwidth, TFLOPS float64
 	// Weight is the serving rate relative to H100 SXM = 1; see docs/hardware.md.
 	Weight float64
@@ -157,9 +157,8 @@ var virtualName = regexp.MustCompile(`(?i)\bgrid\b|[a-z0-9]-[0-9]+(-[0-9]+)?[abc
 
 func virtual(model string) bool { return virtualName.MatchString(strings.TrimSpace(model)) }
 
-// ClassOf returns the hardware class of a GPU: the table's where it is known,
-// else the product name as a DNS label of at most 32 characters, as a subset in
-// Consul needs.
+// ClassOf returns the hardware class of a GPU: from the table if it has the GPU, otherwise the
+// product name as a DNS label of at most 32 characters, as Consul requires for a subset.
 func ClassOf(vendor Vendor, pciDevice uint16, model string) string {
 	if h, ok := Lookup(vendor, pciDevice, model); ok {
 		return h.Class
@@ -177,7 +176,7 @@ func ClassOf(vendor Vendor, pciDevice uint16, model string) string {
 			class = class[:cut]
 		}
 	}
-	// An ending such as -s4 would be taken for slices.
+	// A suffix such as -s4 would be mistaken for slices.
 	return slicesEnd.ReplaceAllString(class, "$1")
 }
 

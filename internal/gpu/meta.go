@@ -5,7 +5,7 @@ package gpu
 const (
 	MetaClass     = "gpu_class"            // hardware class, a DNS label
 	MetaSlices    = "aliquot_slices"       // slices of one GPU, or whole GPUs
-	MetaTotal     = "aliquot_slices_total" // slices that one GPU is offered in
+	MetaTotal     = "aliquot_slices_total" // number of slices into which the GPU is divided
 	MetaWeight    = "aliquot_weight"       // expected rate of the grant, H100 SXM = 1
 	MetaSlots     = "concurrency"          // requests that the replica serves at a time
 	MetaKVTokens  = "kv_tokens"            // tokens that an engine's cache holds

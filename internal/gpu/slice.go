@@ -19,8 +19,8 @@ type Slice struct {
 
 const sliceMark = "::"
 
-// String returns the Nomad device instance ID: "<gpu>::03of20", and the plain
-// GPU ID for a slice of one.
+// String returns the Nomad device instance ID: "<gpu>::03of20", or the plain GPU ID for a slice of
+// one.
 func (s Slice) String() string {
 	if s.Of == 1 {
 		return string(s.GPU)
@@ -28,8 +28,8 @@ func (s Slice) String() string {
 	return fmt.Sprintf("%s%s%02dof%02d", s.GPU, sliceMark, s.Index, s.Of)
 }
 
-// ParseSlice is the inverse of String. It fails on an empty ID, on an index
-// outside its total and on a total outside 2..MaxSlices.
+// ParseSlice is the inverse of String. It fails on an empty ID, an index outside its total, and a
+// total outside 2..MaxSlices.
 func ParseSlice(id string) (Slice, error) {
 	cut := strings.LastIndex(id, sliceMark)
 	if cut < 0 {

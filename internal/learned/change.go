@@ -7,18 +7,18 @@ import (
 )
 
 const (
-	// noise is the part by which a figure of two benchmarks may differ without a cause: each
-	// is measured to 3%.
+	// noise is the relative difference between two benchmarks that can occur without a cause: each
+	// measures to 3%.
 	noise = 0.05
-	// usualBatch and usualPrompt are where curves are compared, with half of each request's
-	// tokens in the cache.
+	// usualBatch and usualPrompt are the point at which curves are compared, with half of each
+	// request's tokens in the cache.
 	usualBatch  = 16
 	usualPrompt = 1000
 )
 
-// Changes says in one line what has changed since an earlier profile of the same kind of
-// replica: "l4, 10of20: steps 8% slower than on 2026-11-02; driver 550.90 → 560.35".
-// slower is set where something has become worse by more than measurements are off.
+// Changes returns in one line what has changed since an earlier profile of the same kind of
+// replica: "l4, 10of20: steps 8% slower than on 2026-11-02; driver 550.90 → 560.35". slower is set
+// if a value has become worse by more than the measuring error.
 func (p Profile) Changes(before Profile) (text string, slower bool) {
 	var figures []string
 	compare := func(what string, was, is float64, more, less string, better bool) {
@@ -50,7 +50,7 @@ func (p Profile) Changes(before Profile) (text string, slower bool) {
 	return text + p.replaced(before), slower
 }
 
-// replaced says which names have changed since an earlier profile.
+// replaced returns which names have changed since an earlier profile.
 func (p Profile) replaced(before Profile) (text string) {
 	for _, of := range [][3]string{
 		{"driver", before.Driver, p.Driver}, {"engine", before.Engine, p.Engine},

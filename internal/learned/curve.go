@@ -9,41 +9,41 @@ import (
 	"time"
 )
 
-// Curve is how long an engine that batches takes for one model on one kind of hardware,
-// and what it was given to do meanwhile. Times are in seconds.
+// Curve is the speed of an engine that batches, for one model on one kind of hardware, and the load
+// under which it was measured. Times are in seconds.
 type Curve struct {
-	// A prompt takes Start + Prefill for each of its tokens, and for each of them Growth
-	// times as much again for every token before it.
+	// Reading a prompt takes Start, and Prefill for each of its tokens, increased by the factor
+	// Growth for every token before it.
 	Start   float64 `json:"start,omitempty"`
 	Prefill float64 `json:"prefill"`
 	Growth  float64 `json:"growth,omitempty"`
-	// A step takes A + B n + C kv with n requests in flight and kv tokens in their caches.
+	// A step takes A + B n + C kv, with n requests in flight and kv tokens in their caches.
 	A float64 `json:"a"`
 	B float64 `json:"b"`
 	C float64 `json:"c"`
 
-	// Prompt and Output are the mean tokens of a prompt and of an answer, 0 while unknown.
+	// Prompt and Output are the mean tokens of a prompt and of an answer; 0 if unknown.
 	Prompt float64 `json:"prompt,omitempty"`
 	Output float64 `json:"output,omitempty"`
-	// KV is how many tokens the cache of a replica holds, and Slots how many requests it
-	// takes at once; 0 where that is unknown or there is no bound.
+	// KV is the number of tokens in the cache of a replica, and Slots the number of requests that
+	// it serves at once; 0 if unknown or unlimited.
 	KV    float64 `json:"kv_tokens,omitempty"`
 	Slots float64 `json:"slots,omitempty"`
-	// Rate is how many requests a second a replica serves at most within the objective of
-	// the service; 0 while unknown.
+	// Rate is the maximum requests per second of a replica within the objective of the service; 0
+	// if unknown.
 	Rate float64 `json:"rate,omitempty"`
 
 	Samples float64 `json:"n"`
 }
 
-// Objective is what is promised of a streamed answer, in seconds; 0 promises nothing.
+// Objective is the objective for streamed answers, in seconds; 0 means none.
 type Objective struct {
 	TTFT float64 `json:"ttft_s,omitempty"` // from the request to the first token
 	TPOT float64 `json:"tpot_s,omitempty"` // between two tokens
 	E2E  float64 `json:"e2e_s,omitempty"`  // from the request to the last token
 }
 
-// String writes the objective as it is given: "ttft=2s tpot=100ms".
+// String formats the objective as users write it: "ttft=2s tpot=100ms".
 func (o Objective) String() string {
 	var words []string
 	for _, of := range []struct {
@@ -64,18 +64,18 @@ const (
 	// batch limits what a replica serves at once if nothing else does. It is the default
 	// of the engines.
 	batch = 256
-	// fullest bounds the share of its time that a replica can read prompts while answers
-	// still go on.
+	// fullest limits the fraction of its time that a replica can read prompts while answers still
+	// progress.
 	fullest = 0.95
 )
 
-// SlicesOf is the key of a curve in Class.Tokens: how many slices of how many of one GPU
-// a replica has, such as "6of20", or how many whole GPUs, such as "1of1".
+// SlicesOf returns the key of a curve in Class.Tokens: the slices that a replica has of how many of
+// one GPU, such as "6of20", or its number of whole GPUs, such as "1of1".
 func SlicesOf(slices, total int) string {
 	return fmt.Sprintf("%dof%d", max(slices, 1), max(total, 1))
 }
 
-// ParseSlices reads such a key.
+// ParseSlices parses such a key.
 func ParseSlices(key string) (slices, total int, ok bool) {
 	have, of, ok := strings.Cut(key, "of")
 	if !ok {
@@ -89,31 +89,30 @@ func ParseSlices(key string) (slices, total int, ok bool) {
 	return slices, total, err == nil && total >= 1
 }
 
-// Speed is how many tokens a second a replica reads and writes at most within the
-// objective of the service; 0 while unknown.
+// Speed returns the maximum tokens per second that a replica reads and writes within the objective
+// of the service; 0 if unknown.
 func (c Curve) Speed() float64 { return c.Rate * (c.Prompt + c.Output) }
 
-// Held is how many tokens a mean request has in the cache, on average over the time
+// Held returns the number of tokens that a mean request has in the cache, averaged over the time
 // that it is served.
 func (c Curve) Held() float64 { return max(1, c.Prompt) + c.Output/2 }
 
-// Reading is how long a prompt takes to read.
+// Reading returns the seconds to read a prompt.
 func (c Curve) Reading(tokens float64) float64 {
 	return c.Start + c.Prefill*tokens*(1+c.Growth*tokens/2)
 }
 
-// Stepping is how long a step takes with n requests and kv tokens in their caches.
+// Stepping returns the seconds of a step with n requests and kv tokens in their caches.
 func (c Curve) Stepping(n, kv float64) float64 { return c.A + c.B*n + c.C*kv }
 
-// Most returns the largest number of mean requests that a replica serves at once and
-// still meets the objective, and how many a second it then serves; both are 0 where it
-// misses the objective with one. Times Held it is the largest number of tokens in flight.
+// Most returns the largest number of mean requests that a replica serves at once within the
+// objective, and how many per second it then serves. Both are 0 if it misses the objective with
+// one. Most times Held is the largest number of tokens in flight.
 //
-// With n requests at once, each of Output tokens and with work seconds of reading, a
-// replica serves rate = n/(Output*step + n*work) a second, because reading holds up the
-// steps of all, and reads for the share rate*work of its time. A token then takes
-// step/(1-share) and a first token work/(1-share) on average: the caller leaves room for
-// the part of requests that is slower.
+// With n requests at once, each of Output tokens and with work seconds of reading, a replica serves
+// rate = n/(Output*step + n*work) a second, because reading delays the steps of all, and it reads
+// for the fraction rate*work of its time. A token then takes step/(1-share), and a first token
+// work/(1-share), on average: the caller leaves room for the requests that are slower.
 func (c Curve) Most(o Objective) (n, rate float64) {
 	bound := c.bound()
 	n = float64(sort.Search(int(bound), func(i int) bool { return !c.meets(o, float64(i+1)) }))
@@ -124,7 +123,7 @@ func (c Curve) Most(o Objective) (n, rate float64) {
 	return n, rate
 }
 
-// bound is how many requests fit into a replica.
+// bound returns how many requests fit into a replica.
 func (c Curve) bound() float64 {
 	most := float64(batch)
 	if c.Slots > 0 {
@@ -136,21 +135,21 @@ func (c Curve) bound() float64 {
 	return min(max(1, most), 1e6)
 }
 
-// Limit is what a replica does within an objective; times are in seconds.
+// Limit is the load that a replica can take within an objective. Times are in seconds.
 type Limit struct {
-	// Most is how many mean requests it serves at once, 0 where it misses the objective
-	// with one. Rate is how many a second it then serves, or where Most is 0, half of what
-	// it serves at most.
+	// Most is the number of mean requests that it serves at once, or 0 if it misses the objective
+	// with one. Rate is how many per second it then serves. If Most is 0, Rate is half of its
+	// maximum.
 	Most, Rate float64
-	// First and Token are the mean times to the first token and between tokens with so many
-	// requests, with one where Most is 0.
+	// First and Token are the mean times to the first token and between tokens with Most requests,
+	// or with one if Most is 0.
 	First, Token float64
-	// Slack is how long a mean answer may be held up between its tokens, 0 for any time.
+	// Slack is how long a mean answer may be delayed between its tokens, 0 for any time.
 	Slack float64
 }
 
-// Within is what a replica does so that a part of the requests, the quantile, meets the
-// objective, where Most is about the mean request alone.
+// Within returns the load at which a fraction of the requests, the quantile, meets the objective.
+// Most considers only the mean request.
 func (c Curve) Within(o Objective, quantile float64) Limit {
 	l := Limit{Most: float64(sort.Search(int(c.bound()), func(i int) bool {
 		return !c.holds(o, quantile, float64(i+1))
@@ -169,13 +168,13 @@ func (c Curve) Within(o Objective, quantile float64) Limit {
 	return l
 }
 
-// spread is the mean square of the time to read a prompt over the square of its mean, of
-// times that are spread exponentially.
+// spread is the mean square of the times to read a prompt divided by the square of their mean, for
+// exponentially distributed times.
 const spread = 2
 
-// holds says whether a part of the answers keep their time between tokens among n requests:
-// prompts of the n-1 others come at random while an answer lasts as long as it may, and each
-// holds it up for as long as it is read. All of them together are spread about normally.
+// holds reports whether the given fraction of answers meets the time between tokens among n
+// requests: prompts of the n-1 others arrive at random while an answer lasts as long as it may, and
+// each delays the answer by its reading time. The sum of the delays is approximately normal.
 func (c Curve) holds(o Objective, quantile, n float64) bool {
 	if !c.meets(o, n) {
 		return false
@@ -197,8 +196,8 @@ func (c Curve) meets(o Objective, n float64) bool {
 	return within(first, o.TTFT) && within(token, o.TPOT) && within(first+token*max(0, c.Output-1), o.E2E)
 }
 
-// At is what n requests at once get: how many a second, and the mean time to the first
-// token and between tokens.
+// At returns what n requests at once get: how many are served per second, and the mean times to the
+// first token and between tokens.
 func (c Curve) At(n float64) (rate, first, token float64) {
 	work := c.Reading(max(1, c.Prompt))
 	step := c.Stepping(n, n*c.Held())
@@ -207,17 +206,17 @@ func (c Curve) At(n float64) (rate, first, token float64) {
 	return rate, work / free, step / free
 }
 
-// figures are all numbers of a curve.
+// figures returns all numbers of a curve.
 func (c *Curve) figures() []*float64 {
 	return []*float64{&c.Start, &c.Prefill, &c.Growth, &c.A, &c.B, &c.C, &c.Prompt, &c.Output, &c.KV, &c.Slots, &c.Rate,
 		&c.Samples}
 }
 
-// times is how many of the figures are times. A time may be 0, since a curve may have no
-// slope; 0 in the others means unknown.
+// times is how many of the figures are times. A time may be 0, because a curve may have no slope; 0
+// in the other figures means unknown.
 const times = 6
 
-// Possible says whether no figure of a curve is negative or beyond all that is measured.
+// Possible reports whether all figures of a curve are in a plausible range.
 func (c Curve) Possible() bool {
 	for _, f := range c.figures() {
 		if !(*f >= 0 && *f <= 1e15) {
@@ -227,7 +226,7 @@ func (c Curve) Possible() bool {
 	return true
 }
 
-// curves is the mean of several in the making.
+// curves accumulates the mean of several curves.
 type curves struct {
 	means   [times + 5]mean
 	samples float64

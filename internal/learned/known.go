@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Source says where a figure is from.
+// Source says where a figure comes from.
 type Source string
 
-// The sources of what is known of a kind of replica, best first. What a gateway learns
-// itself comes before all of them, since it takes them for what it assumes at first; after
-// all of them comes the hardware table, internal/gpu, where nothing was measured.
+// The sources of knowledge about a kind of replica, best first. What a gateway learns itself has
+// priority over all of them, because it uses them only as its first assumption. Last comes the
+// hardware table, internal/gpu, if nothing was measured.
 const (
 	FromGateways Source = "gateways" // published by gateways, from the requests that they served
 	FromProfile  Source = "profile"  // measured by aliquot bench
 )
 
-// Trusted reports whether what gateways published is trusted, by the number of requests that it
-// was learned from and its age.
+// Trusted reports whether a rate that gateways published is trusted, by the number of requests
+// behind it and its age.
 type Trusted func(samples float64, age time.Duration) bool
 
 // Known is what is known of each class of a service. This is the one place where
@@ -57,8 +57,8 @@ func Known(now time.Time, rates []Rates, profiles []Profile, trusted Trusted) ma
 	return out
 }
 
-// Newest is the newest profile of each kind of replica that is not older than
-// ProfileBelieved, by class and slices.
+// Newest returns, for each kind of replica, the newest profile that is not older than
+// ProfileBelieved, sorted by class and slices.
 func Newest(now time.Time, profiles []Profile) []Profile {
 	newest := map[[2]string]Profile{}
 	for _, p := range profiles {
@@ -73,13 +73,13 @@ func Newest(now time.Time, profiles []Profile) []Profile {
 	})
 }
 
-// part is which part of a GPU slices are, or how many GPUs.
+// part returns the fraction of a GPU that slices are, or the number of GPUs.
 func part(key string) float64 {
 	have, of, _ := ParseSlices(key)
 	return float64(have) / float64(max(1, of))
 }
 
-// orProfile fills in from profiles what is not trusted of what gateways published.
+// orProfile replaces published figures that are not trusted by those of profiles.
 func (m Merged) orProfile(s *sum, now time.Time, trusted Trusted) Merged {
 	p := s.merged()
 	age := now.Sub(m.Updated).Abs()
@@ -103,12 +103,12 @@ func (m Merged) orProfile(s *sum, now time.Time, trusted Trusted) Merged {
 	return m
 }
 
-// usual is the mean tokens of a prompt and an answer of a service, and how many requests a
-// replica takes at once; 0 where gateways have not published any.
+// usual is the mean size of a service's requests in tokens, and how many requests a replica serves
+// at once; 0 if gateways have not published it.
 type usual struct{ prompt, output, slots float64 }
 
-// or takes the request of the newest profile where none is known, so that all kinds of
-// replica are compared by the same.
+// or uses the request of the newest profile if the size is unknown, so that all kinds of replica
+// are compared with the same request.
 func (u usual) or(profiles []Profile) usual {
 	if u.prompt > 0 {
 		return u
@@ -122,8 +122,8 @@ func (u usual) or(profiles []Profile) usual {
 	return u
 }
 
-// usualOf takes the size of requests from curves of as many as are trusted at any age: how large
-// they are changes less than how fast they are served, but a few say little of it.
+// usualOf returns the mean size of requests from curves with a trusted number of samples, at any
+// age: sizes change less than speeds, but a few samples say little about them.
 func usualOf(classes map[string]Merged, trusted Trusted) usual {
 	var p, o, s mean
 	for _, m := range classes {

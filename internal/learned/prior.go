@@ -8,11 +8,11 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Prior is what the hardware table makes of a class that nobody has measured: the curve of the
-// other class of which most is known, with prompts read in proportion to the arithmetic of both
-// and steps made in proportion to their memory's bandwidth. of is which part of a GPU of the
-// class a replica has, or how many. The size of its cache is not known. known is curves by class
-// and slices; ok is false where no curve is known, or the table lacks one of the classes.
+// Prior derives a curve for a class that nobody has measured from the hardware table: it scales the
+// best-known curve of another class, the reading of prompts by the arithmetic rates of both, and
+// the steps by their memory bandwidths. of is the fraction of a GPU of the class that a replica
+// has, or its number of GPUs. The size of its cache is unknown. known is curves by class and
+// slices. ok is false if no curve is known or the table lacks one of the classes.
 func Prior(class string, of float64, known map[string]map[string]Curve) (c Curve, ok bool) {
 	to, ok := gpu.Rated(class)
 	if !ok || !(of > 0) {
@@ -35,8 +35,8 @@ func Prior(class string, of float64, known map[string]map[string]Curve) (c Curve
 	return c, ok
 }
 
-// scaled is a curve on other hardware, which takes so many times as long to read a prompt and
-// to make a step.
+// scaled returns the curve on other hardware, where reading a prompt and making a step take so many
+// times as long.
 func (c Curve) scaled(reading, stepping float64) Curve {
 	c.Start, c.Prefill = c.Start*reading, c.Prefill*reading
 	c.A, c.C = c.A*stepping, c.C*stepping

@@ -15,52 +15,53 @@ import (
 const ProfilesPrefix = "aliquot/profiles"
 
 const (
-	// keptProfiles is how many profiles of one kind of replica are kept, newest last.
+	// keptProfiles is the number of profiles that are kept for one kind of replica, newest last.
 	keptProfiles = 16
-	// aheadOf is how much later than a new profile an older one may have been measured, by
-	// another host's clock. One that is later still has a date that is not true.
+	// aheadOf is the maximum time by which an older profile may have a later date than a new one,
+	// because of another host's clock. Beyond that the date is wrong.
 	aheadOf = 24 * time.Hour
-	// ProfileBelieved is the age from which a profile counts nothing: in half a year the
-	// driver, the engine and the model have mostly changed.
+	// ProfileBelieved is the age from which a profile no longer counts: in half a year the driver,
+	// the engine and the model have usually changed.
 	ProfileBelieved = 180 * 24 * time.Hour
-	// longestText bounds a version or a name in a profile.
+	// longestText limits the length of a version or a name in a profile.
 	longestText = 200
 )
 
-// Profile is what a benchmark measured of one model on one kind of replica.
+// Profile is a benchmark's measurement of one model on one kind of replica.
 type Profile struct {
 	Measured time.Time `json:"measured"`
 	Model    string    `json:"model,omitempty"`
 	Image    string    `json:"image,omitempty"`
 	Engine   string    `json:"engine,omitempty"` // with its version
 	Driver   string    `json:"driver,omitempty"` // version of the GPU's driver
-	// Class is the hardware class, and Slices what a replica has of it, see SlicesOf.
+	// Class is the hardware class, and Slices the replica's part of it; see SlicesOf.
 	Class  string `json:"class"`
 	Slices string `json:"slices"`
-	// Answers is how many requests it was measured with.
+	// Answers is the number of requests that were measured.
 	Answers float64 `json:"answers"`
-	// Curve is that of an engine that batches, with the mean request that it was measured
-	// for; nil for other servers.
+	// Curve is the curve of an engine that batches, with the mean request of the measurement; nil
+	// for other servers.
 	Curve *Curve `json:"curve,omitempty"`
-	// Within is what a replica does within objectives, the benchmark's first.
+	// Within is the load within each objective, the benchmark's first.
 	Within []Within `json:"within,omitempty"`
 }
 
-// Within is the most that a replica does within an objective, on average.
+// Within is the maximum load of a replica within an objective, on average.
 type Within struct {
 	Objective
-	Concurrency float64 `json:"concurrency"`  // requests at once, 0 where it misses the objective with one
-	Rate        float64 `json:"rate_per_s"`   // answers a second
-	Tokens      float64 `json:"tokens_per_s"` // tokens of answers a second
+	Concurrency float64 `json:"concurrency"`  // requests at once, 0 if it misses the objective with one
+	Rate        float64 `json:"rate_per_s"`   // answers per second
+	Tokens      float64 `json:"tokens_per_s"` // tokens of answers per second
 }
 
-// WithinOf is what a curve promises of an objective.
+// WithinOf returns the load that a curve predicts within an objective.
 func WithinOf(c Curve, o Objective) Within {
 	n, rate := c.Most(o)
 	return Within{Objective: o, Concurrency: n, Rate: rate, Tokens: rate * c.Output}
 }
 
-// Promised is what a curve promises of an objective to a part of the requests, the quantile.
+// Promised returns the load at which a fraction of the requests, the quantile, meets an objective
+// by a curve.
 func Promised(c Curve, o Objective, quantile float64) Within {
 	l := c.Within(o, quantile)
 	if l.Most == 0 {
@@ -69,20 +70,20 @@ func Promised(c Curve, o Objective, quantile float64) Within {
 	return Within{Objective: o, Concurrency: l.Most, Rate: l.Rate, Tokens: l.Rate * c.Output}
 }
 
-// Profiles is what was measured of one kind of replica of a service, newest last: the
-// value of the key <prefix>/<service>/<class>/<slices>.
+// Profiles are the measurements of one kind of replica of a service, newest last. It is the value
+// of the key <prefix>/<service>/<class>/<slices>.
 type Profiles struct {
 	Version  int       `json:"version"`
 	Profiles []Profile `json:"profiles"`
 }
 
-// ProfileKey is the key of the Profiles of one kind of replica.
+// ProfileKey returns the key of the Profiles of one kind of replica.
 func ProfileKey(service, class, slices string) string {
 	return strings.Join([]string{ProfilesPrefix, service, class, slices}, "/")
 }
 
-// ParseProfiles decodes a document. It fails on one of another release, and on figures
-// and names that no benchmark writes.
+// ParseProfiles decodes a document. It fails on a document of another version, and on figures and
+// names that no benchmark writes.
 func ParseProfiles(text []byte) (Profiles, error) {
 	var doc Profiles
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -100,7 +101,8 @@ func ParseProfiles(text []byte) (Profiles, error) {
 	return doc, nil
 }
 
-// Add puts a profile into the document. The oldest go, and those with a date in the future.
+// Add adds a profile to the document. It removes the oldest profiles and those with a date in the
+// future.
 func (d *Profiles) Add(p Profile) {
 	d.Version = version
 	d.Profiles = slices.DeleteFunc(d.Profiles, func(old Profile) bool {
@@ -111,7 +113,7 @@ func (d *Profiles) Add(p Profile) {
 	d.Profiles = d.Profiles[max(0, len(d.Profiles)-keptProfiles):]
 }
 
-// Last is the newest profile, the zero Profile where there is none.
+// Last returns the newest profile, or the zero Profile if there is none.
 func (d Profiles) Last() Profile {
 	if len(d.Profiles) == 0 {
 		return Profile{}
@@ -119,7 +121,7 @@ func (d Profiles) Last() Profile {
 	return d.Profiles[len(d.Profiles)-1]
 }
 
-// Check reports the first impossible value of a profile.
+// Check returns an error for the first impossible value of a profile.
 func (p Profile) Check() error {
 	if p.Class == "" || gpu.Slug(p.Class) != p.Class {
 		return fmt.Errorf("a profile names %.64q, which is not a hardware class", p.Class)
@@ -136,7 +138,7 @@ func (p Profile) Check() error {
 	return p.checkFigures()
 }
 
-// checkFigures reports the first impossible figure of a profile.
+// checkFigures returns an error for the first impossible figure of a profile.
 func (p Profile) checkFigures() error {
 	if p.Curve == nil && len(p.Within) == 0 {
 		return errors.New("a profile has no figures")
@@ -157,12 +159,11 @@ func (p Profile) checkFigures() error {
 	return nil
 }
 
-// believed says whether a profile is young enough to count.
+// believed reports whether a profile is recent enough to count.
 func (p Profile) believed(now time.Time) bool { return now.Sub(p.Measured).Abs() <= ProfileBelieved }
 
-// class is a profile as if gateways had published it, for requests of the mean size of
-// those that the service serves and for as many at once as its replicas take, or where that
-// is not known, as it was measured.
+// class converts a profile to what gateways would have published: for the service's mean request
+// and as many at once as its replicas serve or, if that is unknown, as it was measured.
 func (p Profile) class(served usual) (c Class, ok bool) {
 	var w Within
 	if len(p.Within) > 0 {
@@ -174,7 +175,7 @@ func (p Profile) class(served usual) (c Class, ok bool) {
 			curve.Prompt, curve.Output = served.prompt, served.output
 		}
 		w = WithinOf(curve, w.Objective)
-		if w.Concurrency == 0 { // it serves all the same
+		if w.Concurrency == 0 { // it still serves
 			w = WithinOf(curve, Objective{})
 		}
 		curve.Rate = w.Rate

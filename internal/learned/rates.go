@@ -1,6 +1,7 @@
-// Package learned defines the documents in Consul's KV with which gateways, router,
-// autoscaler and operators share what was measured of a service, and the one rule that
-// merges what several gateways measured. It is pure: bytes and a time in, values out.
+// Package learned defines the documents in Consul's KV through which gateways, router, autoscaler
+// and operators share what was measured about a service, and the one rule that merges the
+// measurements of several gateways. It is pure: its inputs are bytes and a time, its outputs are
+// values.
 package learned
 
 import (
@@ -14,14 +15,14 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// version of both documents.
+// version is the version of both documents.
 const version = 1
 
 // RatesPrefix is the folder of the Rates of all gateways unless they are configured
 // otherwise.
 const RatesPrefix = "aliquot/rates"
 
-// Rates is what one gateway has measured of one service, the value of the key
+// Rates is what one gateway has measured about one service. It is the value of the key
 // <prefix>/<service>/<gateway>.
 type Rates struct {
 	Version int       `json:"version"`
@@ -30,24 +31,22 @@ type Rates struct {
 	Classes map[string]Class `json:"classes"`
 }
 
-// Class is what was measured of one hardware class.
+// Class is what was measured about one hardware class.
 type Class struct {
 	// Rate is requests per second and busy slot.
 	Rate float64 `json:"rate"`
-	// Slots is the mean of a whole replica's slots: where several gateways divide a
-	// replica's slots, each publishes the whole, so that Replica stays that of a whole
-	// replica.
+	// Slots is the mean number of slots of a whole replica: if several gateways divide a replica's
+	// slots, each publishes the whole number, so that Replica is the rate of a whole replica.
 	Slots float64 `json:"slots"`
-	// Samples is how many requests this was learned from, whatever their weight.
+	// Samples is the number of requests behind this, whatever their weight.
 	Samples float64 `json:"n"`
 	// Replica is requests per second of a fully busy replica.
 	Replica float64 `json:"replica_rate"`
-	// Tokens are the curves of an engine that batches, by the slices of the GPU that it
-	// has, see SlicesOf.
+	// Tokens are the curves of an engine that batches, by its slices of the GPU; see SlicesOf.
 	Tokens map[string]Curve `json:"tokens,omitempty"`
 }
 
-// NewRates returns a document of this release.
+// NewRates returns a document of the current version.
 func NewRates(at time.Time) Rates {
 	return Rates{Version: version, Updated: at.UTC().Truncate(time.Second), Classes: map[string]Class{}}
 }
@@ -94,7 +93,7 @@ func compare(a, b string) int {
 	return 0
 }
 
-// possible says whether a rate can have been measured, 0 for one that was not.
+// possible reports whether a rate can have been measured; 0 stands for one that was not.
 func possible(rate float64) bool { return rate == 0 || rate >= 1e-9 && rate <= 1e9 }
 
 func (c Class) check() error {
@@ -113,30 +112,30 @@ func (c Class) check() error {
 }
 
 const (
-	// HalfLife is the age at which a gateway's samples count half as much as those of
-	// the newest: present measurements outweigh old ones, and old ones count where there
-	// are no present ones.
+	// HalfLife is the age at which a gateway's samples count half as much as those of the newest
+	// document: current measurements outweigh old ones, and old ones count if there are no current
+	// ones.
 	HalfLife = 15 * time.Minute
 	// Believed is the age from which a document no longer counts and may be removed.
 	Believed = 7 * 24 * time.Hour
 )
 
-// Age of a document. A time in the future counts as the same time in the past: one of
-// the two clocks is wrong by that much.
+// Age returns the age of a document. A time in the future counts as the same time in the past,
+// because one of the two clocks is wrong by that much.
 func (r Rates) Age(now time.Time) time.Duration { return now.Sub(r.Updated).Abs() }
 
-// Merged is what several gateways measured of a class.
+// Merged is what several gateways measured about a class.
 type Merged struct {
 	Class
 	// Updated is when the newest of it was published.
 	Updated time.Time
-	// Source is where the class's figures are from, and Sizes the same of those curves that
-	// are from elsewhere.
+	// Source is where the class's figures come from. Sizes has the source of those curves that come
+	// from elsewhere.
 	Source Source
 	Sizes  map[string]Source
 }
 
-// SourceOf is where a curve is from.
+// SourceOf returns the source of a curve.
 func (m Merged) SourceOf(size string) Source {
 	if s, ok := m.Sizes[size]; ok {
 		return s
@@ -144,11 +143,11 @@ func (m Merged) SourceOf(size string) Source {
 	return FromGateways
 }
 
-// Merge makes one figure for each class of what several gateways published: the mean
-// by samples, of which those of a gateway that is silent for longer than the newest of
-// the class count half for every HalfLife. Samples is the sum of what is counted, so
-// it is as large as the evidence, and the whole of it where one gateway alone knows.
-// The result does not depend on the order. Speeds of tokens merge likewise.
+// Merge merges what several gateways published into one figure for each class: the mean weighted by
+// samples. The samples of a gateway count half for every HalfLife that it is older than the newest
+// document of the class. Samples is the sum of what is counted, so it is as large as the evidence,
+// and it is the full number if only one gateway has samples. The result does not depend on the
+// order. Token speeds are merged in the same way.
 func Merge(now time.Time, all ...Rates) map[string]Merged {
 	newest := map[string]time.Duration{}
 	for _, doc := range all {
@@ -232,28 +231,28 @@ func (s *sum) merged() Merged {
 	return m
 }
 
-// Speeds are those in which the autoscaler's plugins measure a service. They take effect
-// in all plugins at the same moment. The zero Speeds means that the key does not exist.
+// Speeds are the rates with which the autoscaler's plugins measure a service. They take effect in
+// all plugins at the same time. The zero Speeds means that the key does not exist.
 type Speeds struct {
 	Version int `json:"version"`
-	// Since is when Rates take effect; until then Before counts.
+	// Since is when Rates take effect; until then Before is in effect.
 	Since time.Time `json:"since"`
 	// Rates are requests per second of one busy slot, by class.
 	Rates  map[string]float64 `json:"rates"`
 	Before map[string]float64 `json:"before,omitempty"`
-	// Slots are how many requests a replica serves at once, by class, and what they were
-	// before Since.
+	// Slots are how many requests a replica serves at once, by class, and what they were before
+	// Since.
 	Slots       map[string]float64 `json:"slots,omitempty"`
 	SlotsBefore map[string]float64 `json:"slots_before,omitempty"`
 }
 
-// NewSpeeds returns a document of this release, without rates.
+// NewSpeeds returns a document of the current version without rates.
 func NewSpeeds(since time.Time, before map[string]float64) Speeds {
 	return Speeds{Version: version, Since: since.UTC().Truncate(time.Second), Rates: map[string]float64{},
 		Before: before}
 }
 
-// ParseSpeeds decodes a document; it fails on one of another release, and on figures that
+// ParseSpeeds decodes a document. It fails on a document of another version, and on figures that
 // cannot have been measured.
 func ParseSpeeds(text []byte) (Speeds, error) {
 	var doc Speeds
@@ -281,8 +280,8 @@ func (d Speeds) SlotsAt(t time.Time) map[string]float64 {
 	return d.Slots
 }
 
-// At returns the rates in force and for how long they have been, 0 while a change
-// is about to come.
+// At returns the rates in effect and how long they have been in effect, or 0 while a change is
+// pending.
 func (d Speeds) At(t time.Time) (rates map[string]float64, age time.Duration) {
 	if t.Before(d.Since) {
 		return d.Before, 0

@@ -9,42 +9,42 @@ import (
 	"time"
 )
 
-// StartsPrefix is the folder of the Starts of all services; the rest of a key is the
-// service's name.
+// StartsPrefix is the folder of the Starts of all services. The rest of a key is the service's
+// name.
 const StartsPrefix = "aliquot/coldstart/"
 
 const (
-	// keptStarts is how many starts a document holds, newest last.
+	// keptStarts is the number of starts in a document, newest last.
 	keptStarts = 64
-	// enoughStarts of a class are needed to believe them.
+	// enoughStarts is the number of starts of a class that are needed to believe them.
 	enoughStarts = 3
 	// LongestStart is the longest start that is believed.
 	LongestStart = time.Hour
 )
 
-// StartParts are what a start is made of, in their order: the pull of the image, what
-// models take beyond that, a compile cache from an earlier start, the container, and from
-// there until the task is ready.
+// StartParts are the parts of a start in order: pulling the image, additional time for models,
+// fetching a compile cache from an earlier start, starting the container, and from there until the
+// task is ready.
 var StartParts = []string{"image", "models", "compile_cache", "container", "load"}
 
 // Start is one start of a replica.
 type Start struct {
 	At    time.Time `json:"at"`
 	Class string    `json:"class"`
-	// Seconds are from its placement until Consul called it healthy.
+	// Seconds is the time from its placement until Consul reported it healthy.
 	Seconds float64 `json:"seconds"`
 	// Parts are seconds by part, as the task driver reports them; nil if it does not.
 	// The rest of Seconds is Nomad's and Consul's.
 	Parts map[string]float64 `json:"parts,omitempty"`
 }
 
-// Starts is what is known of the starts of one service, the value of its key.
+// Starts is what is known about the starts of one service. It is the value of its key.
 type Starts struct {
 	Version int     `json:"version"`
 	Samples []Start `json:"samples"`
 }
 
-// ErrStarts is the error of a document of another release, or of none.
+// ErrStarts means that a document has another version, or is not such a document.
 var ErrStarts = errors.New("it does not hold starts of this release")
 
 // ParseStarts decodes a document.
@@ -56,25 +56,24 @@ func ParseStarts(text []byte) (Starts, error) {
 	return doc, nil
 }
 
-// Add appends starts to the document and drops the oldest.
+// Add adds starts to the document and removes the oldest.
 func (s *Starts) Add(more ...Start) {
 	s.Version = version
 	s.Samples = append(s.Samples, more...)
 	s.Samples = s.Samples[max(0, len(s.Samples)-keptStarts):]
 }
 
-// ColdStart is what is known of the starts on one hardware class.
+// ColdStart is what is known about the starts on one hardware class.
 type ColdStart struct {
-	// Count is how many starts it was learned from.
+	// Count is the number of starts behind it.
 	Count int `json:"count"`
-	// P95 is the 95th percentile, in seconds; 0 where too few starts are known.
+	// P95 is the 95th percentile in seconds; 0 if there are too few starts.
 	P95 float64 `json:"p95,omitempty"`
-	// Parts are means in seconds, of the starts that the driver spoke of.
+	// Parts are means in seconds, over the starts for which the driver reported parts.
 	Parts map[string]float64 `json:"parts,omitempty"`
 }
 
-// ByClass is what is known of each class. Samples that no replica can have had do not
-// count.
+// ByClass returns what is known about each class. It ignores impossible samples.
 func (s Starts) ByClass(now time.Time) map[string]ColdStart {
 	of := map[string][]Start{}
 	for _, start := range s.Samples {
@@ -95,8 +94,8 @@ func (s Starts) ByClass(now time.Time) map[string]ColdStart {
 	return out
 }
 
-// meanParts are the means of the parts of starts that have any. A part that one of them
-// does not have took no time.
+// meanParts returns the means of the parts, over starts that have parts. A part that is missing in
+// a start took no time.
 func meanParts(starts []Start) map[string]float64 {
 	sums, n := map[string]float64{}, 0.0
 	for _, s := range starts {
@@ -119,9 +118,8 @@ func meanParts(starts []Start) map[string]float64 {
 	return sums
 }
 
-// P95 is the 95th percentile of the starts on the slowest class that enough is known of,
-// so that all classes of a service are scaled by one value. ok is false when no class is
-// known well enough.
+// P95 returns the 95th percentile of the starts on the slowest class with enough starts, so that
+// all classes of a service are scaled by one value. ok is false if no class has enough.
 func (s Starts) P95(now time.Time) (p95 time.Duration, ok bool) {
 	slowest := 0.0
 	for _, c := range s.ByClass(now) {
@@ -130,7 +128,7 @@ func (s Starts) P95(now time.Time) (p95 time.Duration, ok bool) {
 	return time.Duration(slowest * float64(time.Second)).Round(time.Second), slowest > 0
 }
 
-// noteOf is the name of a part in the annotations of a task event.
+// noteOf returns the name of a part in the annotations of a task event.
 func noteOf(part string) string { return "start_" + part + "_seconds" }
 
 // NotePart writes a part into the annotations of a task event.
@@ -138,8 +136,8 @@ func NotePart(notes map[string]string, part string, seconds float64) {
 	notes[noteOf(part)] = strconv.FormatFloat(seconds, 'f', 3, 64)
 }
 
-// PartsIn reads the parts that the task driver wrote into the annotations of an event;
-// nil where it wrote none.
+// PartsIn reads the parts that the task driver wrote into the annotations of an event. It returns
+// nil if there are none.
 func PartsIn(notes map[string]string) (parts map[string]float64) {
 	for _, part := range StartParts {
 		seconds, err := strconv.ParseFloat(notes[noteOf(part)], 64)
@@ -154,5 +152,5 @@ func PartsIn(notes map[string]string) (parts map[string]float64) {
 	return parts
 }
 
-// StartsKey is the key of a service's document.
+// StartsKey returns the key of a service's document.
 func StartsKey(service string) string { return StartsPrefix + service }

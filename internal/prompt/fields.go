@@ -2,10 +2,10 @@ package prompt
 
 import "strconv"
 
-// fields are the members of a body that are of interest, as JSON text.
+// fields are the relevant members of a body, as JSON text.
 type fields struct {
-	// seed are those that decide which cache a prompt may share: the model, an
-	// adapter, a salt. first are what model servers put before the conversation.
+	// seed are the members that decide which cache a prompt may share: the model, an adapter, a
+	// salt. first are those that model servers put before the conversation.
 	seed  [5][]byte
 	first [5][]byte
 
@@ -15,7 +15,7 @@ type fields struct {
 	exact, streamed bool
 }
 
-// read finds the members; false when the text is no JSON object.
+// read finds the members. It returns false if the text is not a JSON object.
 func (f *fields) read(body []byte) bool {
 	c := newCursor(body)
 	if c.next() != '{' {
@@ -32,8 +32,8 @@ func (f *fields) read(body []byte) bool {
 	return true
 }
 
-// Model returns the position of the value of "model" in a JSON object, with its quotes;
-// of several the last. It returns false if none is a string.
+// Model returns the position of the value of "model" in a JSON object, with its quotes, and of the
+// last one if there are several. It returns false if none is a string.
 func Model(body []byte) (from, to int, ok bool) {
 	c := newCursor(body)
 	if c.next() != '{' {
@@ -54,9 +54,9 @@ func Model(body []byte) (from, to int, ok bool) {
 	return from, to, ok
 }
 
-// Members calls each for the members of the JSON object that a body is, with the key as
-// it is written, without its quotes, and the position of the value. It returns the place
-// behind the opening brace; false when the body is no object, or not all of one.
+// Members calls each for the members of the JSON object in a body, with the key as it is written,
+// but without its quotes, and the position of the value. It returns the position after the opening
+// brace, or false if the body is not a complete object.
 func Members(body []byte, each func(key []byte, from, to int)) (open int, ok bool) {
 	c := newCursor(body)
 	if c.next() != '{' {
@@ -98,16 +98,16 @@ func (f *fields) member(key string, v []byte) {
 	}
 }
 
-// text returns where the text of a key is kept, nil for a key whose text is not kept.
+// text returns where to keep the text of a key, or nil if it is not kept.
 func (f *fields) text(key string) *[]byte {
 	switch key {
 	case "model":
 		return &f.seed[0]
-	case "lora_path", "adapter_id": // SGLang, TGI; vLLM names an adapter by the model
+	case "lora_path", "adapter_id": // SGLang, TGI; vLLM selects an adapter by the model name
 		return &f.seed[1]
 	case "cache_salt":
 		return &f.seed[2]
-	case "reasoning_effort", "reasoning": // some models have it in their system prompt
+	case "reasoning_effort", "reasoning": // part of the system prompt with some models
 		return &f.seed[3]
 	case "chat_template":
 		return &f.seed[4]
@@ -131,7 +131,7 @@ func (f *fields) text(key string) *[]byte {
 	return nil
 }
 
-// whole reads a whole number of at least 0; anything else is 0.
+// whole parses a whole number of at least 0. It returns 0 for anything else.
 func whole(v []byte) int64 {
 	if len(v) > 9 {
 		return 0

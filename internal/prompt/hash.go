@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// chain hashes the blocks of a prompt, each together with all before it.
+// chain hashes the blocks of a prompt, each together with all blocks before it.
 type chain struct {
 	key    Key
 	last   uint64
@@ -14,13 +14,13 @@ type chain struct {
 	blocks []uint64
 }
 
-// salt makes all hashes that follow depend on v.
+// salt makes all subsequent hashes depend on v.
 func (c *chain) salt(v []byte) { c.last = siphash(c.key, c.last, v) }
 
-// of hashes one value on its own.
+// of hashes one value independently of the chain.
 func (c *chain) of(v []byte) uint64 { return siphash(c.key, 0, v) }
 
-// full reports whether the chain takes nothing more.
+// full reports whether the chain accepts no more blocks.
 func (c *chain) full() bool { return len(c.blocks) >= maxBlocks }
 
 func (c *chain) write(v []byte) {
@@ -46,8 +46,8 @@ func (k Key) For(name string) Key {
 	return Key{siphash(k, 0, []byte(name)), siphash(k, 1, []byte(name))}
 }
 
-// Follow assumes that the part of a prompt that was not read, and so has no blocks, is
-// the same in every prompt of the session: a session's prompts continue each other.
+// Follow assumes that the part of a prompt that was not read, and so has no blocks, is the same in
+// every prompt of the session, because a session's prompts continue each other.
 func (s *Size) Follow(session string, key Key) {
 	last := uint64(0)
 	if n := len(s.Blocks); n > 0 {
@@ -59,9 +59,9 @@ func (s *Size) Follow(session string, key Key) {
 	}
 }
 
-// siphash is SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input
-// PRF", 2012) of the hash before and a text: without the key nobody can make two
-// texts of one hash, or test a guess.
+// siphash is SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012) of the
+// previous hash and a text. Without the key nobody can construct two texts with the same hash, or
+// test a guess.
 func siphash(key Key, before uint64, text []byte) uint64 {
 	v0, v1 := key[0]^0x736f6d6570736575, key[1]^0x646f72616e646f6d
 	v2, v3 := key[0]^0x6c7967656e657261, key[1]^0x7465646279746573

@@ -2,17 +2,17 @@ package prompt
 
 import "math/bits"
 
-// bytesPerToken is about what a token of English text has.
+// bytesPerToken is the approximate length of a token of English text.
 const bytesPerToken = 4
 
-// Learned is what the answers of one service taught about its tokens. The zero
-// value knows nothing and estimates. It is not safe for concurrent use.
+// Learned is what the answers of one service have shown about its tokens. The zero value has no
+// samples and returns estimates. It is not safe for concurrent use.
 type Learned struct {
 	text  mean // tokens per bytesPerToken bytes of text
 	media mean // tokens per image, sound or file
-	// outputs are the tokens of an answer, by the size of the limit that its
-	// request set: clients that ask for five tokens and those that ask for
-	// thousands do different things. all is of every answer.
+	// outputs are the tokens of an answer, by the class of the limit in the request: clients that
+	// ask for five tokens and those that ask for thousands do different things. all is the mean of
+	// all answers.
 	outputs [18]mean
 	all     mean
 }
@@ -20,7 +20,7 @@ type Learned struct {
 // mean is an exponentially weighted mean whose first samples count in full.
 type mean struct{ value, samples float64 }
 
-// memory is how many samples a mean remembers.
+// memory is the number of samples that a mean remembers.
 const memory = 500
 
 func (m *mean) add(v float64) {
@@ -29,23 +29,23 @@ func (m *mean) add(v float64) {
 }
 
 func (m *mean) or(otherwise float64) float64 {
-	// The first samples lean on what was assumed, so that one odd answer does not
-	// decide; after four they weigh as much.
+	// The first samples count less than the assumption, so that one odd answer does not decide.
+	// Four samples count as much as the assumption.
 	const trust = 4 * 4
 	weight := m.samples * m.samples
 	return (m.value*weight + otherwise*trust) / (weight + trust)
 }
 
-// Prompt estimates the tokens of a prompt.
+// Prompt estimates the number of tokens in a prompt.
 func (l *Learned) Prompt(s *Size) float64 {
 	text := float64(s.Text) / bytesPerToken * l.text.or(1)
 	return max(1, text+float64(s.IDs)+float64(s.Media)*l.media.or(mediaTokens))
 }
 
-// usualOutput is the assumed length of an answer before one was seen.
+// usualOutput is the assumed length of an answer before any was seen.
 const usualOutput = 200
 
-// Output estimates the tokens that all answers to a request will have.
+// Output estimates the total number of tokens in all answers to a request.
 func (l *Learned) Output(s *Size) float64 {
 	switch {
 	case !s.API.Generates():
@@ -60,13 +60,13 @@ func (l *Learned) Output(s *Size) float64 {
 	return one * float64(s.Answers)
 }
 
-// limitClass groups limits by powers of two; 0 is no limit.
+// limitClass groups limits by powers of two; 0 means no limit.
 func limitClass(limit int64) int { return min(bits.Len64(uint64(limit)), len(Learned{}.outputs)-1) }
 
-// Observe learns from an answer that reported what was used: prompt and output tokens,
-// of which a negative one is not known.
+// Observe learns from an answer that reported its usage: prompt and output tokens, negative if
+// unknown.
 func (l *Learned) Observe(s *Size, prompt, output int64) {
-	if prompt > 0 && s.API != Opaque { // whose bytes may be compressed, or no text
+	if prompt > 0 && s.API != Opaque { // its bytes may be compressed or not be text
 		l.observePrompt(s, float64(prompt)-float64(s.IDs))
 	}
 	if output >= 0 && s.API.Generates() && !s.Exact {
@@ -76,11 +76,10 @@ func (l *Learned) Observe(s *Size, prompt, output int64) {
 	}
 }
 
-// maxOutput bounds one sample: no model generates more in one answer.
+// maxOutput limits one sample: no model generates more in one answer.
 const maxOutput = 1 << 20
 
-// Bounds of what a learned ratio may be: a server that counts wrongly must not make
-// requests weightless.
+// The bounds of a learned ratio: a server that counts wrongly must not make requests weightless.
 const (
 	leastRatio, mostRatio = 0.1, 8
 	mostMedia             = 65536
@@ -92,7 +91,7 @@ func (l *Learned) observePrompt(s *Size, tokens float64) {
 	case s.Media > 0:
 		rest := (tokens - expected*l.text.or(1)) / float64(s.Media)
 		l.media.add(min(max(rest, 1), mostMedia))
-	case expected >= 16: // of a short prompt the template is the most
+	case expected >= 16: // most of a short prompt is the template
 		l.text.add(min(max(tokens/expected, leastRatio), mostRatio))
 	}
 }

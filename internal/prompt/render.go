@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// writer counts a prompt and hashes it.
+// writer measures a prompt and hashes it.
 type writer struct {
 	size   *Size
 	chain  chain
@@ -18,9 +18,8 @@ type writer struct {
 // between follows each piece of text, so that "ab" "c" and "a" "bc" differ.
 var between = []byte{'\n'}
 
-// value takes the text of a JSON value into the prompt: its strings, unescaped,
-// and its numbers and words. Structure is left out, as model servers put theirs in
-// its place.
+// value adds the text of a JSON value to the prompt: its strings, unescaped, and its numbers and
+// literals. It leaves out the structure, because model servers replace it by their own.
 func (w *writer) value(text []byte) {
 	c := cursor{text: text}
 	var key []byte
@@ -39,7 +38,7 @@ func (w *writer) value(text []byte) {
 			switch key = s; string(key) {
 			case "role", "content", "type", "text": // part of every message
 			case "cache_control":
-				c.value() // a mark for the cache that moves on from turn to turn
+				c.value() // a cache marker that moves from turn to turn
 			default:
 				w.plain(s)
 			}
@@ -49,8 +48,8 @@ func (w *writer) value(text []byte) {
 	}
 }
 
-// prompts takes a prompt, several prompts, or either as token numbers. Only the
-// first of several is hashed: they share no cache with each other.
+// prompts adds a prompt, several prompts, or either as token numbers. Only the first of several is
+// hashed, because they share no cache with each other.
 func (w *writer) prompts(text []byte) {
 	c := cursor{text: text}
 	for depth := 0; ; {
@@ -75,7 +74,7 @@ func (w *writer) prompts(text []byte) {
 	}
 }
 
-// id takes one token's number: four bytes, as much as a token of text has.
+// id adds one token's number: four bytes, as many as a token of text has.
 func (w *writer) id(v []byte) {
 	n, err := strconv.ParseUint(string(v), 10, 32)
 	if err != nil {
@@ -99,7 +98,7 @@ func (w *writer) text(v []byte) {
 	}
 }
 
-// string takes a string value.
+// string adds a string value.
 func (w *writer) string(key, v []byte) {
 	if isMedia(key, v) {
 		w.media(v)
@@ -120,8 +119,8 @@ func (w *writer) string(key, v []byte) {
 	w.text(between)
 }
 
-// unescape decodes the escape at the beginning of v and returns how many bytes it
-// made and used.
+// unescape decodes the escape sequence at the start of v and returns how many bytes it produced and
+// consumed.
 func unescape(v []byte, out *[utf8.UTFMax]byte) (n, used int) {
 	if len(v) < 2 {
 		return 0, len(v)
@@ -156,7 +155,7 @@ func unescape(v []byte, out *[utf8.UTFMax]byte) (n, used int) {
 	return 1, 2
 }
 
-// hex4 reads \uXXXX.
+// hex4 parses \uXXXX.
 func hex4(v []byte) (rune, bool) {
 	if len(v) < 6 || v[0] != '\\' || v[1] != 'u' {
 		return 0, false
@@ -178,8 +177,7 @@ func hex4(v []byte) (rune, bool) {
 	return r, true
 }
 
-// isMedia reports whether a string is an image, a sound or a file, or says where
-// one is.
+// isMedia reports whether a string is an image, a sound or a file, or the address of one.
 func isMedia(key, v []byte) bool {
 	switch string(key) {
 	case "url", "image_url", "video_url", "audio_url", "file_url":
@@ -190,8 +188,7 @@ func isMedia(key, v []byte) bool {
 	return false
 }
 
-// isBase64 looks at the beginning of a string for base64; what is shorter costs
-// little either way.
+// isBase64 reports whether the start of a string is base64. Shorter strings cost little either way.
 func isBase64(v []byte) bool {
 	const looked = 64
 	if len(v) < looked {
@@ -208,8 +205,8 @@ func isBase64(v []byte) bool {
 	return true
 }
 
-// media takes an image into the prompt: by its hash, for as many bytes as its
-// tokens would have. A body may name hundreds of thousands, in a few bytes each.
+// media adds an image to the prompt: its hash, for as many bytes as its tokens would have. A body
+// may contain hundreds of thousands of images, of a few bytes each.
 func (w *writer) media(v []byte) {
 	w.size.Media++
 	if !w.hashed || w.chain.full() {

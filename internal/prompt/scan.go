@@ -2,8 +2,8 @@ package prompt
 
 import "bytes"
 
-// cursor reads JSON text from the front. It checks no more than it needs to find
-// where a value ends, and always moves forward or ends.
+// cursor reads JSON text from the start. It checks only what it needs to find where a value ends,
+// and always makes progress or ends.
 type cursor struct {
 	text []byte
 	at   int
@@ -12,7 +12,7 @@ type cursor struct {
 // mark is the byte order mark, which some clients send and most parsers skip.
 const mark = "\xef\xbb\xbf"
 
-// newCursor begins behind a mark, if the text has one.
+// newCursor starts after a byte order mark, if the text has one.
 func newCursor(text []byte) cursor {
 	c := cursor{text: text}
 	if bytes.HasPrefix(text, []byte(mark)) {
@@ -21,8 +21,8 @@ func newCursor(text []byte) cursor {
 	return c
 }
 
-// next skips white space and the separators of a container and returns the byte
-// that follows, 0 at the end.
+// next skips white space and the separators of a container, and returns the byte that follows, or 0
+// at the end.
 func (c *cursor) next() byte {
 	for c.at < len(c.text) {
 		switch b := c.text[c.at]; b {
@@ -35,8 +35,8 @@ func (c *cursor) next() byte {
 	return 0
 }
 
-// quoted reads a string whose opening quote is at the cursor and returns what is
-// between the quotes, still escaped. A string that has no end ends with the text.
+// quoted reads a string whose opening quote is at the cursor and returns the text between the
+// quotes, still escaped. A string without a closing quote extends to the end of the text.
 func (c *cursor) quoted() []byte {
 	from := c.at + 1
 	at, quote := from, -1
@@ -59,7 +59,7 @@ func (c *cursor) quoted() []byte {
 	return c.text[min(from, len(c.text)):]
 }
 
-// scalar reads a number or a word.
+// scalar reads a number or a literal.
 func (c *cursor) scalar() []byte {
 	from := c.at
 	for c.at < len(c.text) {
@@ -72,8 +72,7 @@ func (c *cursor) scalar() []byte {
 	return c.text[from:]
 }
 
-// colon reports whether a string that was just read is a key, and moves past the
-// colon.
+// colon reports whether the string that was just read is a key, and moves past the colon.
 func (c *cursor) colon() bool {
 	at := c.at
 	for at < len(c.text) && (c.text[at] == ' ' || c.text[at] == '\t' || c.text[at] == '\n' || c.text[at] == '\r') {
@@ -101,7 +100,7 @@ func (c *cursor) value() []byte {
 		if v := c.scalar(); len(v) > 0 {
 			return v
 		}
-		c.at++ // a byte that has no place here
+		c.at++ // an unexpected byte
 		return nil
 	}
 	for depth := 0; c.at < len(c.text); {

@@ -34,9 +34,9 @@ func (s CUShape) step() int {
 // Steps returns the number of units that can be masked separately: CUs, or pairs of CUs.
 func (s CUShape) Steps() int { return s.Units / s.step() }
 
-// MaxSlices is the largest number of slices in which the shape can be offered:
-// work of one queue runs on all XCCs, so each slice needs a CU (or pair) on every
-// one of them. It is 0 for a shape without CUs.
+// MaxSlices returns the largest number of slices into which the shape can be divided. The work of
+// one queue runs on all XCCs, so each slice needs a CU (or pair) on every XCC. It returns 0 for a
+// shape without CUs.
 func (s CUShape) MaxSlices() int {
 	return min(s.Units/s.step()/max(s.XCCs, 1), gpu.MaxSlices)
 }
@@ -54,13 +54,12 @@ func (s CUShape) PerSlice(n int) int {
 // CURange is the range of CUs First..Last of a GPU, both included.
 type CURange struct{ First, Last int }
 
-// CUMask returns the CUs of a grant of slices of one GPU as ascending ranges that
-// do not touch. The result depends only on the slices: different slices never
-// share a CU, and k slices have k times the CUs of one. All slices of a GPU
-// together are the whole GPU and get no mask (nil).
+// CUMask returns the CUs of a grant of slices of one GPU, as ascending ranges that do not touch.
+// The result depends only on the slices: different slices never share a CU, and k slices have k
+// times the CUs of one. All slices of a GPU together are the whole GPU and get no mask (nil).
 //
-// It fails on slices of several GPUs or totals, on a slice that is listed twice and
-// on a total above MaxSlices.
+// It fails on slices of several GPUs or totals, on a slice that is listed twice and on a total
+// above MaxSlices.
 func CUMask(shape CUShape, grant []gpu.Slice) ([]CURange, error) {
 	if len(grant) == 0 {
 		return nil, fmt.Errorf("a CU mask needs at least one slice")
@@ -98,8 +97,8 @@ func CUMask(shape CUShape, grant []gpu.Slice) ([]CURange, error) {
 	return out, nil
 }
 
-// HSACUMask renders ranges as the value of HSA_CU_MASK for the GPU with the given
-// ordinal after ROCR_VISIBLE_DEVICES: "0:0-14,30-44". No ranges give "".
+// HSACUMask formats ranges as the value of HSA_CU_MASK for the GPU with the given ordinal after
+// ROCR_VISIBLE_DEVICES: "0:0-14,30-44". Without ranges it returns "".
 func HSACUMask(ordinal int, ranges []CURange) string {
 	if len(ranges) == 0 {
 		return ""
@@ -114,8 +113,8 @@ func HSACUMask(ordinal int, ranges []CURange) string {
 	return strconv.Itoa(ordinal) + ":" + strings.Join(parts, ",")
 }
 
-// ROCGlobalCUMask renders ranges as the value of ROC_GLOBAL_CU_MASK, a hexadecimal
-// number whose bit i is CU i: "0x7fff". No ranges give "".
+// ROCGlobalCUMask formats ranges as the value of ROC_GLOBAL_CU_MASK, a hexadecimal number whose bit
+// i is CU i: "0x7fff". Without ranges it returns "".
 func ROCGlobalCUMask(ranges []CURange) string {
 	if len(ranges) == 0 {
 		return ""

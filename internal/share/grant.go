@@ -8,19 +8,19 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Granted is a request of device instances resolved against a plan.
+// Granted is a request for device instances, resolved against a plan.
 type Granted struct {
-	// Slices in ascending order, of one group.
+	// Slices are in ascending order, of one group.
 	Slices []gpu.Slice
 	// Offers are the offers of the slices, each once, by index: one for a shared GPU.
 	Offers []Offer
-	// Grant is complete except for Pipe, which only the vendor knows.
+	// Grant is complete except for Pipe, which only the vendor's code knows.
 	Grant gpu.Grant
 }
 
-// Grant resolves the device instance IDs of one request. It fails, with one line
-// that says what to do, on an unknown or repeated ID, on slices of more than one
-// shared GPU and on instances of more than one group.
+// Grant resolves the device instance IDs of one request. It fails on an unknown or repeated ID, on
+// slices of more than one shared GPU, and on instances of more than one group. Its error is one
+// line that says what to do.
 func (p Plan) Grant(ids []string) (Granted, error) {
 	if len(ids) == 0 {
 		return Granted{}, fmt.Errorf("the reservation names no device instances")

@@ -155,7 +155,7 @@ func UnitsOf(total, k, n int) int {
 	return max(1, total*k/n)
 }
 
-// specificity ranks how closely a selector names a GPU; 0 is no match.
+// specificity returns how specifically a selector selects a GPU; 0 if it does not.
 func specificity(selector string, g gpu.GPU) int {
 	s := strings.TrimSpace(selector)
 	switch {
@@ -196,9 +196,9 @@ func SameSelector(a, b string) bool {
 		gpu.Slug(a) != gpu.Slug("")
 }
 
-// Pick returns the rule that names g most closely: its ID before its PCI address,
-// index, product name, class and "*". The second result is false when no rule
-// matches. Among equals the first wins.
+// Pick returns the rule that selects g most specifically: by ID before PCI address, index, product
+// name, class and "*". Among equally specific rules the first wins. The second result is false if
+// no rule matches.
 func Pick(rules []Rule, g gpu.GPU) (Rule, bool) {
 	best, rank := Rule{}, 0
 	for _, r := range rules {

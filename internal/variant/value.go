@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Kind is how an attribute compares.
+// Kind says how an attribute is compared.
 type Kind int
 
 // The kinds of attributes.
@@ -126,7 +126,8 @@ func parseMemory(s string) (float64, error) {
 	return 0, fmt.Errorf("%q has no unit: write for example \"40 GiB\" (KiB, MiB, GiB, TiB, KB, MB, GB, TB)", s)
 }
 
-// parseNumber reads a finite decimal number; no infinities, no hexadecimal.
+// parseNumber parses a finite decimal number. It accepts neither infinities nor hexadecimal
+// numbers.
 func parseNumber(s string) (float64, error) {
 	if strings.Trim(s, "+-.0123456789eE") != "" || s == "" {
 		return 0, fmt.Errorf("%q is no number", s)
@@ -141,8 +142,8 @@ func parseNumber(s string) (float64, error) {
 // maxParts limits the parts of a version, so that a hostile value costs nothing.
 const maxParts = 16
 
-// parseVersion reads dotted numbers, an optional leading "v" and an optional
-// pre-release after "-", which sorts before the release.
+// parseVersion parses dotted numbers with an optional leading "v" and an optional pre-release after
+// "-", which sorts before the release.
 func parseVersion(s string) (version, error) {
 	bad := fmt.Errorf("%q is no version: write dotted numbers such as \"9.0\" or \"550.54.15\"", s)
 	core, pre, hasPre := strings.Cut(strings.TrimPrefix(s, "v"), "-")
@@ -176,7 +177,7 @@ func (v version) at(i int) uint64 {
 	return 0
 }
 
-// compare orders versions; missing parts count as zero, so "9" equals "9.0".
+// compare orders versions. Missing parts count as zero, so "9" equals "9.0".
 func (v version) compare(o version) int {
 	for i := range max(len(v.parts), len(o.parts)) {
 		if c := cmp.Compare(v.at(i), o.at(i)); c != 0 {

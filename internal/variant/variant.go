@@ -1,5 +1,5 @@
-// Package variant chooses the container image of a task from the hardware that
-// the task was granted. It decides only: it reads no file, clock or environment.
+// Package variant chooses the container image of a task by the hardware that the task was granted.
+// It only decides: it reads no file, clock or environment.
 package variant
 
 import (
@@ -11,20 +11,19 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// CPU is the vendor of a task that was granted no GPU.
+// CPU is the vendor of a task without a GPU.
 const CPU gpu.Vendor = "cpu"
 
-// Spec is what a job says about the images of one task. Exactly one of Image and
-// Images is the base image; variants may replace it.
+// Spec is a job's configuration of the images of one task. Exactly one of Image and Images is the
+// base image, which variants may replace.
 type Spec struct {
-	// Image is one image for all hardware, or, with TagByHardware, a name that
-	// gets the tag "nvidia", "amd" or "cpu".
+	// Image is one image for all hardware or, with TagByHardware, a name to which the vendor of the
+	// granted hardware is added as a tag: "nvidia", "amd", "intel" or "cpu".
 	Image         string
 	TagByHardware bool
-	// Images holds one image per kind of hardware, by ImageKeys; nil when the job
-	// has none.
+	// Images holds one image for each kind of hardware, by ImageKeys; nil if the job has none.
 	Images map[string]string
-	// Variants are tried in order; when there are any, one of them must match.
+	// Variants are tried in order. If there are any, one of them must match.
 	Variants []Variant
 }
 
@@ -33,14 +32,13 @@ type Variant struct {
 	Name string
 	// Image replaces the base image; "" keeps it.
 	Image string
-	// Vendor is the vendor that the variant is for, CPU for tasks without a GPU,
-	// "" for any.
+	// Vendor is the vendor for which the variant is: CPU for tasks without a GPU, "" for any.
 	Vendor      gpu.Vendor
 	Constraints []Constraint
 	Override
 }
 
-// Override is what a variant changes besides the image; nil and "" change nothing.
+// Override is what a variant changes besides the image. nil and "" change nothing.
 type Override struct {
 	Env        map[string]string
 	Args       []string
@@ -48,16 +46,15 @@ type Override struct {
 	Entrypoint []string
 }
 
-// Choice is the outcome for one task.
+// Choice is the result for one task.
 type Choice struct {
 	Image string
-	// Variant is the name of the variant that matched, "" where the job has none.
+	// Variant is the name of the matching variant, or "" if the job has none.
 	Variant string
 	Override
 }
 
-// Validate reports the first thing in the spec that can never work, whatever the
-// hardware.
+// Validate returns an error for the first thing in the spec that cannot work on any hardware.
 func (s Spec) Validate() error {
 	if err := s.validateBase(); err != nil {
 		return err
@@ -104,16 +101,16 @@ func (s Spec) validateBase() error {
 	return nil
 }
 
-// tagged says whether a reference ends in a tag or digest; the colon of a
-// registry's port does not count.
+// tagged reports whether an image reference ends in a tag or digest. The colon of a registry's port
+// does not count.
 func tagged(image string) bool {
 	name := image[strings.LastIndex(image, "/")+1:]
 	return strings.ContainsAny(name, ":@")
 }
 
-// Choose returns how to run the task on what it was granted; grant is nil for a
-// task without a GPU. The spec must be valid. The error of a task that fits
-// nothing is one line that names the hardware and why each variant was left out.
+// Choose returns how to run the task on its grant, which is nil for a task without a GPU. The spec
+// must be valid. If the task fits nothing, the error is one line that names the hardware and why
+// each variant does not fit.
 func Choose(s Spec, grant *gpu.Grant) (Choice, error) {
 	if len(s.Variants) == 0 {
 		image, err := s.base(grant)
@@ -140,7 +137,7 @@ func Choose(s Spec, grant *gpu.Grant) (Choice, error) {
 	return Choice{}, fmt.Errorf("no variant fits %s: %s", Describe(grant), strings.Join(tried, "; "))
 }
 
-// mismatch says why the variant does not fit, "" when it does.
+// mismatch returns why the variant does not fit, or "" if it does.
 func (v Variant) mismatch(grant *gpu.Grant, attrs map[string]Value) string {
 	if granted := vendorOf(grant); v.Vendor != "" && v.Vendor != granted {
 		return "is for vendor " + string(v.Vendor)
@@ -173,12 +170,12 @@ func (s Spec) base(grant *gpu.Grant) (string, error) {
 	return "", fmt.Errorf("images has no %s for %s: it names %s", key, Describe(grant), strings.Join(s.named(), ", "))
 }
 
-// named lists the keys of the images that the job has.
+// named lists the keys of the images in the job.
 func (s Spec) named() []string {
 	return slices.DeleteFunc(ImageKeys(), func(key string) bool { return s.Images[key] == "" })
 }
 
-// Vendors lists what a variant may name as its vendor: the makers, then CPU.
+// Vendors lists the valid values of a variant's vendor: the makers, then CPU.
 func Vendors() []string {
 	var out []string
 	for _, m := range gpu.Makers() {
@@ -196,7 +193,7 @@ func ImageKeys() []string {
 	return append(out, string(CPU))
 }
 
-// list writes names as part of a sentence: "a, b or c".
+// list formats names as part of a sentence: "a, b or c".
 func list(names []string, last string) string {
 	end := len(names) - 1
 	return strings.Join(names[:end], ", ") + " " + last + " " + names[end]
@@ -209,7 +206,7 @@ func vendorOf(grant *gpu.Grant) gpu.Vendor {
 	return grant.Vendor
 }
 
-// Describe names the granted hardware in a few words.
+// Describe describes the granted hardware in a few words.
 func Describe(grant *gpu.Grant) string {
 	if grant == nil {
 		return "a task without a GPU"
@@ -218,7 +215,7 @@ func Describe(grant *gpu.Grant) string {
 		grant.Vendor, grant.Group, grant.Model, Part(*grant), grant.Memory, grant.Target, grant.Driver, grant.Sharing)
 }
 
-// Part names the granted part: "6 of 20 slices", "2 whole GPUs", "1 MIG device".
+// Part describes the granted part: "6 of 20 slices", "2 whole GPUs", "1 MIG device".
 func Part(g gpu.Grant) string {
 	n := len(g.GPUs)
 	plural := map[bool]string{true: "s"}[n != 1]

@@ -1,5 +1,5 @@
-// Package version says which release a program is, from which commit it was built, and
-// what that release was tested with.
+// Package version tells which release a program is, from which commit it was built, and with which
+// servers the release was tested.
 package version
 
 import (
@@ -10,17 +10,16 @@ import (
 	"time"
 )
 
-// Version is the release, by semantic versioning; "-dev" until it is tagged. A release
-// build sets it, commit and date by the linker's -X.
+// Version is the release by semantic versioning, with "-dev" until it is tagged. A release build
+// sets Version, commit and date through the linker's -X.
 var Version = "0.1.0-dev"
 
 var (
-	commit = "" // full hash, with "-modified" where the tree differed from it
+	commit = "" // full hash, with "-modified" if the tree was modified
 	date   = "" // of the commit, RFC 3339, UTC
 )
 
-// Info is what a program knows of its own build. A field is empty where the build does
-// not record it.
+// Info describes the build of a program. A field is empty if the build does not record it.
 type Info struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit"`
@@ -29,9 +28,9 @@ type Info struct {
 	Platform string `json:"platform"` // such as linux/amd64
 }
 
-// Of returns what is known of the program's build. A build that was not a release takes
-// commit and date from what the go command recorded, and one of a module that was fetched,
-// by go install …@version, has the module's version.
+// Of returns information about the program's build. A build that is not a release takes commit and
+// date from what the go command recorded. A build of a fetched module, by go install …@version, has
+// the module's version.
 func Of() Info {
 	info := Info{Version, commit, date, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 	if info.Commit != "" {
@@ -45,7 +44,7 @@ func Of() Info {
 }
 
 func recorded(info Info, build *debug.BuildInfo) Info {
-	// A module has a checksum where it was fetched, and none in a checkout.
+	// A fetched module has a checksum; a checkout has none.
 	if build.Main.Sum != "" {
 		info.Version = strings.TrimPrefix(build.Main.Version, "v")
 	}
@@ -66,7 +65,7 @@ func recorded(info Info, build *debug.BuildInfo) Info {
 	return info
 }
 
-// String is the line that -version prints.
+// String returns the line that -version prints.
 func (i Info) String() string {
 	built := "commit unknown"
 	if i.Commit != "" {
