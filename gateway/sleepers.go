@@ -44,8 +44,8 @@ const (
 	firstTakes = 5 * time.Second
 	// stays is how long a replica stays awake after it was woken.
 	stays = time.Minute
-	// settles is how long a replica must be idle before it sleeps, because an engine ends the work
-	// of a client that left a moment later.
+	// settles is how long a replica must be idle before it sleeps: an engine stops the work of a
+	// client that has left only a moment later.
 	settles = time.Second
 	// looks is how often to check whether a replica should sleep or wake.
 	looks = time.Second

@@ -33,7 +33,7 @@ type Job struct {
 
 	mu      sync.Mutex
 	owners  []string
-	open    bool            // a request without an owner asked for it, so it has no known end of interest
+	open    bool            // requested without an owner, so never cancelled
 	left    *time.Timer     // runs once all owners have gone
 	ended   bool            // it was cancelled because it had no owners
 	readers []*fetch.Reader // of files that are being fetched

@@ -210,7 +210,7 @@ func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, off
 			return body, err
 		}
 		h.mu.Lock()
-		delete(h.signed, key) // it has expired early
+		delete(h.signed, key) // the URL has expired early
 		h.mu.Unlock()
 	}
 	path, err := resolve(source)

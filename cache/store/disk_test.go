@@ -71,7 +71,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 2<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, o := contents(40, 3<<20) // it would fit without that
+	_, o := contents(40, 3<<20) // it would fit without the other file
 	if _, err := s.Partial(o, true); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("reserving: %v", err)
 	}

@@ -106,8 +106,8 @@ func (s *Store) begun(o blob.Object) (*Partial, error) {
 	return p, nil
 }
 
-// agree checks that o is the same object. If the object has no checksum yet, it adopts that of o,
-// which is checked from then on.
+// agree returns an error if o is another object with the same ID. If the partial object has no
+// checksum yet, agree adopts that of o.
 func (p *Partial) agree(o blob.Object) error {
 	if p.Object.Size != o.Size {
 		return fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)

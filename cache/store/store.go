@@ -1,11 +1,11 @@
-// Package store keeps objects on a node's disk: whole and verified, or in chunks while
-// they are fetched. What it says is there survives a crash at any moment.
+// Package store keeps objects on a node's disk: whole and verified, or in chunks while they are
+// being fetched. What it reports as stored survives a crash at any moment.
 //
-//	objects/<id>       a whole object whose digest was checked, read-only
-//	partial/<id>       the bytes of one that is fetched, at their places
-//	partial/<id>.log   which chunks of it are there; a line follows its synced bytes
-//	views/<name>/      directories of whole objects, as hard links
-//	pins/<owner>       the views that somebody uses
+//	objects/<id>       a whole, verified object, read-only
+//	partial/<id>       the bytes of an object that is being fetched, at their offsets
+//	partial/<id>.log   its chunks; a line is written once the chunk's bytes are synced
+//	views/<name>/      a directory of whole objects, as hard links
+//	pins/<owner>       the views that an owner has pinned
 package store
 
 import (

@@ -192,7 +192,7 @@ func answers(text []byte, asks []*http.Request) (all []answered) {
 		}
 		body, err := io.ReadAll(res.Body)
 		delete(res.Header, "Date")
-		delete(res.Header, "Connection") // in res.Close
+		delete(res.Header, "Connection") // res.Close has it
 		before += fmt.Sprintf("%d %v length %d %v body %q %v trailer %v\n", res.StatusCode, res.Header, res.ContentLength, res.TransferEncoding, body, err, res.Trailer)
 		if res.StatusCode >= 200 {
 			all = append(all, answered{before, res.StatusCode, res.Close})

@@ -333,7 +333,7 @@ func (h *Hub) give(from ownership.ID, records []talk.Record) {
 	}
 }
 
-// compare logs when another gateway's configuration of a service starts or stops to differ from
+// compare logs when another gateway's configuration of a service starts or stops differing from
 // this one's.
 func (h *Hub) compare(with ownership.ID, load talk.Load, own uint64) {
 	differs := load.Config != 0 && load.Config != own

@@ -86,7 +86,7 @@ func TestAConnectionWithoutAStreamEnds(t *testing.T) {
 type other struct {
 	grpc.ServerStream
 	ctx    context.Context
-	frames chan []byte   // what it sends
+	frames chan []byte   // frames that it sends
 	wrote  chan struct{} // closed by the first write to it
 	once   sync.Once
 }
@@ -193,7 +193,7 @@ func TestOnlyGatewaysAreHeard(t *testing.T) {
 	for _, c := range []struct {
 		what      string
 		identity  Identity
-		said, own string // in the log of the gateways, and of the stranger
+		said, own string // in the gateways' logs, and in the stranger's
 	}{
 		{"another authority", certificate(t, theirs, later), "certificate of the other gateway is refused: x509: certificate signed by unknown authority", "signed by unknown authority"},
 		{"expired", certificate(t, ours, time.Now().Add(-time.Second)), "the certificate of the other gateway expired at ", "the certificate of this gateway expired at "},

@@ -255,7 +255,7 @@ func TestTwoVersionsShareOneQueue(t *testing.T) {
 	}
 }
 
-// A gateway that does not serve a service has no say in it, until it serves it.
+// A gateway without a service takes no part in its ownership until it has the service.
 func TestAGatewayWithoutTheService(t *testing.T) {
 	r := newRegistry()
 	all := []*member{start(t, r, nil), start(t, r, nil)}

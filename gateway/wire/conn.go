@@ -21,7 +21,7 @@ type conn struct {
 	in        io.Reader      // the socket, or Conn
 	since     time.Time      // start of the idle time
 
-	buf   []byte // buf[r:w] was received and not yet used
+	buf   []byte // buf[r:w] is received but not yet consumed
 	r, w  int
 	lines lines
 	out   []byte // the request's header, and a short body
@@ -82,7 +82,7 @@ func (c *conn) sent() {
 	}
 }
 
-// arrived stops it.
+// arrived stops the timeout that sent started.
 func (c *conn) arrived() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -219,7 +219,7 @@ func (a *answer) length() (length int64, chunked bool, err error) {
 
 var chunkedCoding = []string{"chunked"}
 
-// announce prepares the trailer that the Trailer header announces.
+// announce moves the field names of the Trailer header into a.Trailer.
 func (a *answer) announce() error {
 	named, ok := a.Header["Trailer"]
 	if !ok {
