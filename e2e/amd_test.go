@@ -20,10 +20,10 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// amdJob asks for devices of one group of AMD.
+// amdJob requests devices of one AMD group.
 var amdJob = strings.Replace(partJob, `device "nvidia/gpu"`, `device "amd/gpu"`, 1)
 
-// TestAMDMasks cuts an MI210 into slices by CU mask.
+// TestAMDMasks divides an MI210 into slices by CU masks.
 func TestAMDMasks(t *testing.T) {
 	ctx, c := start(t, cluster.Options{AMD: &cluster.AMD{GPUs: rack.AMDHost(rack.MI210, 2, "", ""), Release: "26.2"}})
 	vars := sliceVars(c, "masks", cluster.Vars{"gpus": "^mi210-", "require_attachment": false})
@@ -62,7 +62,7 @@ func TestAMDMasks(t *testing.T) {
 		}
 	}
 	for _, alloc := range allocs {
-		// The rack's /etc/group has video 44 and render 109.
+		// In the rack's /etc/group, video is 44 and render 109.
 		if groups := inspect(ctx, t, alloc, "{{.HostConfig.GroupAdd}}"); !strings.Contains(groups, "44") || !strings.Contains(groups, "109") {
 			t.Errorf("%s: groups %s, want the host's of video and render", alloc.TaskGroup, groups)
 		}
@@ -71,7 +71,7 @@ func TestAMDMasks(t *testing.T) {
 	t.Run("health", func(t *testing.T) { amdHealth(ctx, t, c) })
 }
 
-// hsaMask parses HSA_CU_MASK, which must be of GPU 0.
+// hsaMask parses HSA_CU_MASK, which must name GPU 0.
 func hsaMask(t *testing.T, info hardware.Info) *big.Int {
 	t.Helper()
 	mask := new(big.Int)
@@ -98,8 +98,8 @@ func hsaMask(t *testing.T, info hardware.Info) *big.Int {
 
 func bits(n *big.Int) int { return strings.Count(n.Text(2), "1") }
 
-// amdAttachment lets a task's process open the compute driver, as the kernel
-// would show it, and reads it back from the driver's event and Nomad's statistics.
+// amdAttachment makes a task's process appear to open the compute driver, as the kernel would show
+// it, and checks the driver's event and Nomad's statistics.
 func amdAttachment(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	job := submit(ctx, t, c, amdJob, cluster.Vars{"name": "attached", "image": c.Image, "group": "mi210-1", "count": 4})
 	allocs, err := c.AwaitRunning(ctx, job, 1)
@@ -133,7 +133,7 @@ func amdAttachment(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// open lets an allocation's process use its GPUs until the end of the test.
+// open makes an allocation's process use its GPUs until the end of the test.
 func open(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation, bytes uint64, units int) {
 	t.Helper()
 	closeGPU, err := c.OpenGPU(ctx, alloc, bytes, units)
@@ -147,7 +147,7 @@ func open(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Al
 	})
 }
 
-// amdHealth breaks one card of two.
+// amdHealth breaks one of two cards.
 func amdHealth(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	pci := c.AMD.GPUs()[1].PCI
 	if err := c.AMD.EditGPU(pci, func(g *rack.AMDGPU) { g.UE = 2 }); err != nil {
@@ -167,7 +167,7 @@ func amdHealth(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// TestAMDPartitions cuts a whole MI300X into compute partitions and grants them.
+// TestAMDPartitions divides an MI300X into compute partitions and grants them.
 func TestAMDPartitions(t *testing.T) {
 	ctx, c := start(t, cluster.Options{AMD: &cluster.AMD{
 		GPUs: rack.AMDHost(rack.MI300X, 1, "SPX", "NPS1"), Release: "24.7",
@@ -188,7 +188,7 @@ func TestAMDPartitions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// A task that opens its partition is attached; without that it would be ended.
+		// A task that opens its partition counts as attached; otherwise it would be stopped.
 		open(ctx, t, c, allocs[0], 1<<30, 0)
 		running[job] = allocs
 	}
@@ -225,7 +225,7 @@ func TestAMDPartitions(t *testing.T) {
 	}
 }
 
-// renderOf is the render node of a partition of the rack's first card.
+// renderOf returns the minor number of the render node of a partition of the rack's first card.
 func renderOf(t *testing.T, id gpu.ID) int {
 	t.Helper()
 	_, part, ok := strings.Cut(string(id), "-p")
@@ -236,9 +236,9 @@ func renderOf(t *testing.T, id gpu.ID) int {
 	return 128 + n
 }
 
-// opens tells whether a process of the allocation's container could open a device
-// node of the host. No driver serves the rack's nodes: an open that the device
-// cgroup allows finds no device, one that it denies is not permitted.
+// opens reports whether a process of the allocation's container could open a device node of the
+// host. No driver serves the rack's nodes: if the device cgroup allows an open, it fails with "no
+// such device", otherwise with "operation not permitted".
 func opens(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation, node string) bool {
 	t.Helper()
 	pid := inspect(ctx, t, alloc, "{{.State.Pid}}")
@@ -255,7 +255,7 @@ func opens(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.A
 	}
 }
 
-// inspect reads a field of an allocation's container.
+// inspect returns a field of an allocation's container.
 func inspect(ctx context.Context, t *testing.T, alloc *nomad.Allocation, format string) string {
 	t.Helper()
 	out, err := exec.CommandContext(ctx, "docker", "inspect", "--format", format, "server-"+alloc.ID).Output()
@@ -265,8 +265,8 @@ func inspect(ctx context.Context, t *testing.T, alloc *nomad.Allocation, format 
 	return strings.TrimSpace(string(out))
 }
 
-// devicesCgroup is the file by which a process joins the control group that
-// decides on the devices of pid.
+// devicesCgroup returns the file through which a process joins the cgroup that controls the devices
+// of pid.
 func devicesCgroup(t *testing.T, pid string) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/" + pid + "/cgroup")
@@ -289,7 +289,7 @@ func devicesCgroup(t *testing.T, pid string) string {
 	return unified
 }
 
-// TestMixedVendors runs one job on a node that has a GPU of either vendor.
+// TestMixedVendors runs one job on a node with an NVIDIA and an AMD GPU.
 func TestMixedVendors(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100", AMD: &cluster.AMD{GPUs: rack.AMDHost(rack.MI300X, 1, "", ""), Release: "26.5", Device: `gpu "*" { slices = 19 }`}})
 	for group, n := range map[string]int{"h100-0": 20, "mi300x-0": 19} {
@@ -297,7 +297,7 @@ func TestMixedVendors(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Neither GPU has room for both groups, so each vendor serves one.
+	// Neither GPU has room for both groups, so each group runs on another vendor's GPU.
 	vars := sliceVars(c, "either", cluster.Vars{"gpus": ".", "small": 12, "large": 15, "require_attachment": false})
 	seen := map[gpu.Vendor]hardware.Info{}
 	for _, info := range infos(ctx, t, c, run(ctx, t, c, slicesJob, vars, 2)) {

@@ -7,8 +7,8 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// attachment checks what follows when a task never opens its GPU, as the image
-// for CPUs does: a warning, or failure where the job asks for it.
+// attachment checks the result when a task never opens its GPU, as with the CPU image: a warning,
+// or a failure if the job requires attachment.
 func attachment(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	config := `image = "${var.image}:cpu"
 		attachment_timeout = "2s"

@@ -15,8 +15,8 @@ import (
 
 const benchJob = "jobs/bench.nomad.hcl"
 
-// bench measures a job in an allocation of its own, and a replica that serves by a job that
-// is dispatched. The engine is so slow that a busy machine adds little to its times.
+// bench measures a job in its own allocation, and a running replica by a dispatched job. The engine
+// is so slow that a busy machine adds little to its times.
 func (s *scaling) bench(ctx context.Context, t *testing.T) {
 	args := []string{"-engine", "grant", "-speedup", "0.3"}
 	out, err := s.aliquot(ctx, "bench", "matrix", "-job=../"+twoClassesJob,
@@ -64,7 +64,7 @@ func (s *scaling) bench(ctx context.Context, t *testing.T) {
 	}
 }
 
-// dispatched measures a replica that serves.
+// dispatched measures a running replica.
 func (s *scaling) dispatched(ctx context.Context, t *testing.T, args []string) {
 	t.Helper()
 	classes := map[string]map[string]int{"h100": {"slices": 5, "slots": 8, "cost": 1, "max": 1}}

@@ -7,8 +7,7 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// bridgeJob runs a model server with slices in a network of its own, made by the
-// CNI plugins.
+// bridgeJob runs a model server with slices in its own network, created by the CNI plugins.
 const bridgeJob = `
 variable "image" {}
 
@@ -34,7 +33,7 @@ job "bridge" {
   }
 }`
 
-// bridgeNetwork checks that a task in bridge mode is reached and has its GPU.
+// bridgeNetwork checks that a task in bridge mode is reachable and has its GPU.
 func bridgeNetwork(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	job := submit(ctx, t, c, bridgeJob, cluster.Vars{"image": c.Image})
 	allocs, err := c.AwaitRunning(ctx, job, 1)

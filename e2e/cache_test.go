@@ -25,8 +25,8 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// TestCacheJob runs the cache as its job file says, starts tasks from it, and reads a model
-// through the Hub's face, from the store when the Hub has gone.
+// TestCacheJob runs the cache from its job file, starts tasks from it, and reads a model through
+// the Hub's API, from the store once the Hub is gone.
 func TestCacheJob(t *testing.T) {
 	hub, stop := hubtest.Start()
 	defer stop()
@@ -84,12 +84,12 @@ func TestCacheJob(t *testing.T) {
 	}
 }
 
-// cacheSettings are those of the cache of one node.
+// cacheSettings returns the configuration of one node's cache.
 func cacheSettings(dir, node, hub string) string {
 	return fmt.Sprintf("dir = %q\nsocket = %q\nkeep_free = \"0\"\nhuggingface { endpoint = %q }\n", filepath.Join(dir, node), filepath.Join(dir, node+".s"), hub)
 }
 
-// certificates makes the directory of a cache's certificates.
+// certificates creates the directory of a cache's certificates.
 func certificates(t *testing.T, ca *certtest.Authority) string {
 	t.Helper()
 	cert, _ := ca.Issue(t, "aliquot-cache")
@@ -100,9 +100,9 @@ func certificates(t *testing.T, ca *certtest.Authority) string {
 	return dir
 }
 
-// secondNode starts one more Nomad client, with other GPUs too, and its cache. Consul's
-// agent serves one client alone, so that no job with a service in Consul is placed there,
-// and the cache registers itself.
+// secondNode starts another Nomad client, with other GPUs, and its cache. A Consul agent serves
+// only one client, so jobs with a Consul service are not placed there, and the cache registers
+// itself.
 func secondNode(ctx context.Context, t *testing.T, c *cluster.Cluster, ca *certtest.Authority, dir, hub string) {
 	t.Helper()
 	if err := c.AddClient(ctx, "second", "h100-t4"); err != nil {
@@ -154,8 +154,8 @@ peer {
 	}
 }
 
-// coldJob serves a model that nobody has, with kernels that nobody has compiled. Its port
-// is another for each allocation.
+// coldJob serves a model that no node has cached, with kernels that no node has compiled. Each
+// allocation gets another port.
 const coldJob = `
 variable "name" {}
 variable "image" {}
@@ -199,9 +199,9 @@ job "cold" {
   }
 }`
 
-// coldStarts starts a service whose model and kernels are nowhere: the next replica of the
-// node reads nothing of the Hub and compiles nothing, that of another node has both of the
-// first, and other jobs, namespaces and GPUs compile for themselves.
+// coldStarts starts a service whose model and kernels are cached nowhere. The next replica on the
+// node reads nothing from the Hub and compiles nothing; a replica on another node gets both from
+// the first. Other jobs, namespaces and GPUs compile for themselves.
 func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubtest.Hub, secondNode func()) {
 	k := cold{c: c, gpu: "nvidia/gpu/h100-0", seen: map[string]bool{}}
 	k.begin(ctx, t, "cold", 1, true, "is pulled", "are kept for the next start of this job")
@@ -222,7 +222,7 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 		t.Fatal(err)
 	}
 	k.inNamespace(ctx, t)
-	// The same job on another kind of GPU, of the same driver.
+	// The same job on another kind of GPU with the same driver.
 	k.gpu = "nvidia/gpu/t4-1"
 	k.begin(ctx, t, "cold", 1, true, "compile cache: empty")
 	if again := hub.Read() - read; again != 0 {
@@ -233,12 +233,12 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 // cold is a cluster in which the cold job starts.
 type cold struct {
 	c    *cluster.Cluster
-	gpu  string          // the device that it asks for
+	gpu  string          // the device that it requests
 	seen map[string]bool // allocations
 	last *nomad.Allocation
 }
 
-// begin has so many replicas of a job, and looks at those that are new.
+// begin scales a job to count replicas and checks the new ones.
 func (k *cold) begin(ctx context.Context, t *testing.T, name string, count int, compiles bool, events ...string) {
 	t.Helper()
 	job, err := k.c.RunText(coldJob, cluster.Vars{"name": name, "image": k.c.Image, "count": count, "gpu": k.gpu})
@@ -277,7 +277,7 @@ func (k *cold) begin(ctx context.Context, t *testing.T, name string, count int, 
 	}
 }
 
-// holds says what is missing until a node names a model among its attributes.
+// holds returns what is missing until a node names a model in its attributes, or "".
 func (k *cold) holds(name, model string) string {
 	nodes, _, err := k.c.Nomad.Nodes().List(nil)
 	if err != nil {
@@ -294,7 +294,7 @@ func (k *cold) holds(name, model string) string {
 	return ""
 }
 
-// showsParts looks for the parts of the starts in what aliquot top reads.
+// showsParts checks that aliquot top shows the parts of the starts.
 func (k *cold) showsParts(ctx context.Context, t *testing.T) {
 	t.Helper()
 	seen, err := top.Cluster{Nomad: k.c.Nomad}.Snapshot(ctx)
@@ -304,8 +304,8 @@ func (k *cold) showsParts(ctx context.Context, t *testing.T) {
 	}
 }
 
-// prefetches puts what the job names on a list: an image that no task of the node has
-// used is pulled, and the model and what was compiled stay for the list.
+// prefetches puts the job's image, model and compiled kernels on the prefetch list: an image that
+// no task of the node has used is pulled, and the model and the kernels stay cached for the list.
 func (k *cold) prefetches(ctx context.Context, t *testing.T) {
 	t.Helper()
 	run := exec.CommandContext(ctx, k.c.Program("aliquot"), "cache", "prefetch", "-group=gpus", "-job=cold", "-vendor=amd")

@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/doctor"
 )
 
-// TestBadConfig starts agents whose plugin configuration is wrong: each must end
-// with a line that names the key, the value and the fix.
+// TestBadConfig starts agents with invalid plugin configurations. Each must exit with a line that
+// names the key, the value and the fix.
 func TestBadConfig(t *testing.T) {
 	for _, test := range []struct {
 		name           string
@@ -31,8 +31,8 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
-// TestNoLibrary starts an agent on a host without NVIDIA's library or hardware:
-// it must run and offer nothing.
+// TestNoLibrary starts an agent on a host without NVIDIA's library or hardware. It must run and
+// offer no GPUs.
 func TestNoLibrary(t *testing.T) {
 	ctx, c := start(t, cluster.Options{})
 	groups, err := c.Groups()

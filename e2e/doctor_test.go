@@ -22,7 +22,7 @@ func findings(ctx context.Context, t *testing.T, c *cluster.Cluster) []doctor.Fi
 	}
 	cmd := exec.CommandContext(ctx, c.Program("aliquot"), "doctor", "-json")
 	cmd.Env = append(os.Environ(), "NOMAD_ADDR=http://"+node.HTTPAddr)
-	out, _ := cmd.Output() // its status says whether a check failed
+	out, _ := cmd.Output() // its exit status reports failed checks
 	var list []doctor.Finding
 	if err := json.Unmarshal(out, &list); err != nil {
 		t.Fatalf("doctor printed %q: %v", out, err)
@@ -30,7 +30,7 @@ func findings(ctx context.Context, t *testing.T, c *cluster.Cluster) []doctor.Fi
 	return list
 }
 
-// found checks that one finding of a check has a level and a text.
+// found checks that a check has a finding with a level and a text.
 func found(t *testing.T, list []doctor.Finding, check string, level doctor.Level, part string) {
 	t.Helper()
 	for _, f := range list {
@@ -41,8 +41,8 @@ func found(t *testing.T, list []doctor.Finding, check string, level doctor.Level
 	t.Errorf("no %s of %s with %q among %+v", level, check, part, list)
 }
 
-// TestDoctor examines a node that serves, but for two gpu blocks: one asks for more
-// than the hardware can do, the other offers nothing.
+// TestDoctor examines a working node whose configuration has two wrong gpu blocks: one requests
+// more than the hardware supports, the other offers nothing.
 func TestDoctor(t *testing.T) {
 	ctx, c := start(t, cluster.Options{
 		Rack: "h100", Device: "gpu \"*\" {\n slices = 100\n}\n",

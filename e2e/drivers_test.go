@@ -29,10 +29,10 @@ const (
 	agentDir    = "/var/lib/aliquot/node"
 )
 
-// drivers brings three nodes, each a Debian host with real apt and dpkg, to another
-// driver and back, while clients ask through the gateway: none of their requests is
-// lost. On the way there the agents run as users run them; on the way back each is killed
-// at every step.
+// drivers changes the GPU driver of three nodes and changes it back, while clients send requests
+// through the gateway: none of the requests is lost. Each node is a Debian host with real apt and
+// dpkg. For the first change the agents run as users run them; for the second, each is killed at
+// every step.
 func (p packing) drivers(ctx context.Context, t *testing.T) {
 	if missing := debian.Missing(ctx, ".."); missing != "" {
 		t.Skip(missing)
@@ -50,7 +50,7 @@ func (p packing) drivers(ctx context.Context, t *testing.T) {
 			t.Fatalf("%s: %v", h.name, h.problem)
 		}
 	}
-	// The modules of the last node cannot be taken out, so that it reboots.
+	// The modules of the last node cannot be unloaded, so it reboots.
 	if err := hosts[2].Write("etc/rmmod-fails", ""); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func (p packing) drivers(ctx context.Context, t *testing.T) {
 	load.end(t)
 }
 
-// thereByJob rolls the newer driver out with jobs/node.nomad.hcl.
+// thereByJob rolls out the newer driver with jobs/node.nomad.hcl.
 func (p packing) thereByJob(ctx context.Context, t *testing.T, hosts []*driverHost) {
 	if _, err := p.c.Run("jobs/node.nomad.hcl", cluster.Vars{
 		"command": p.c.Program("aliquot"), "consul": strings.TrimPrefix(p.c.ConsulAddress, "http://"),
@@ -98,8 +98,8 @@ func (p packing) thereByJob(ctx context.Context, t *testing.T, hosts []*driverHo
 	}
 }
 
-// backUnderKills rolls the older driver out with agents that are killed as soon as they
-// have kept a state that was not seen before, and are started again at once.
+// backUnderKills rolls out the older driver with agents that are killed whenever they save a state
+// that was not seen before, and then restarted at once.
 func (p packing) backUnderKills(ctx context.Context, t *testing.T, hosts []*driverHost) {
 	ctx, cancel := context.WithCancel(ctx)
 	var agents sync.WaitGroup
@@ -121,7 +121,7 @@ func (p packing) backUnderKills(ctx context.Context, t *testing.T, hosts []*driv
 	}
 }
 
-// want rolls a version out.
+// want starts the rollout of a version.
 func (p packing) want(ctx context.Context, t *testing.T, version string, most int) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "drivers.json")
@@ -132,8 +132,8 @@ func (p packing) want(ctx context.Context, t *testing.T, version string, most in
 	t.Log(p.command(ctx, t, "node", "rollout", file))
 }
 
-// rolledOut waits until all nodes have a version and nobody has a slot, and shows every
-// status to look.
+// rolledOut waits until all nodes have a version and no node has a slot. It passes every status to
+// look.
 func (p packing) rolledOut(ctx context.Context, t *testing.T, version string, look func(node.Status)) (s node.Status) {
 	t.Helper()
 	docs := node.Documents{KV: p.c.Consul.KV(), Prefix: "aliquot/node"}
@@ -163,7 +163,7 @@ func (p packing) rolledOut(ctx context.Context, t *testing.T, version string, lo
 	return s
 }
 
-// driverHost is a node whose host is a Debian root.
+// driverHost is a node whose host is a Debian root file system.
 type driverHost struct {
 	*debian.Host
 	p       packing
@@ -174,8 +174,7 @@ type driverHost struct {
 	killed  []string
 }
 
-// furnish installs the older driver on a host, boots it, and plays its kernel from then
-// on.
+// furnish installs the older driver on a host, boots it, and from then on plays its kernel.
 func (h *driverHost) furnish(ctx context.Context, t *testing.T) (err error) {
 	h.dir = h.p.c.Dir
 	if h.name != "node" {
@@ -197,7 +196,7 @@ func (h *driverHost) furnish(ctx context.Context, t *testing.T) (err error) {
 			t.Error(err)
 		}
 	})
-	// Those of the rack are of no package.
+	// The rack's libraries belong to no package.
 	for _, pattern := range []string{"/libnvidia-ml.so*", "/libcuda.so*"} {
 		loose, _ := filepath.Glob(libraries + pattern)
 		for _, path := range loose {
@@ -228,16 +227,16 @@ func (h *driverHost) furnish(ctx context.Context, t *testing.T) (err error) {
 	return nil
 }
 
-// boot boots the host; the device plugin's run_dir lies outside of it.
+// boot boots the host. The device plugin's run_dir is outside of it.
 func (h *driverHost) boot(ctx context.Context) error {
 	if err := h.Boot(ctx); err != nil {
 		return err
 	}
-	_ = os.Remove(filepath.Join(h.dir, "run/driver-change")) // /run is new after a boot
+	_ = os.Remove(filepath.Join(h.dir, "run/driver-change")) // /run is empty after a boot
 	return errors.Join(os.Symlink(filepath.Join(h.dir, "run"), h.Root.Path("run/aliquot")), h.follow())
 }
 
-// follow lets the rack have the driver that is loaded.
+// follow makes the rack show the loaded driver.
 func (h *driverHost) follow() error {
 	loaded := h.Loaded()
 	f, err := h.rack.File()
@@ -250,8 +249,8 @@ func (h *driverHost) follow() error {
 	return errors.Join(h.rack.SetDriver("version", loaded), h.rack.SetDriver("loaded", true))
 }
 
-// play is the host's kernel and its firmware: what the stand-ins loaded serves, and a
-// reboot that is asked for comes, with the end of the agent.
+// play plays the host's kernel and firmware: the rack shows the driver that was loaded, and a
+// requested reboot happens, which also ends the agent.
 func (h *driverHost) play(ctx context.Context, t *testing.T) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -272,7 +271,7 @@ func (h *driverHost) play(ctx context.Context, t *testing.T) {
 	}
 }
 
-// end ends the host's agent as a crash would.
+// end kills the host's agent, as a crash would.
 func (h *driverHost) end() {
 	for _, pid := range h.p.c.Processes("aliquot") {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
@@ -284,7 +283,7 @@ func (h *driverHost) end() {
 	}
 }
 
-// state is what the agent has kept.
+// state returns the agent's saved state.
 func (h *driverHost) state() (s driver.State) {
 	text, err := os.ReadFile(h.Root.Path(agentDir, "state.json"))
 	if err == nil {
@@ -293,8 +292,8 @@ func (h *driverHost) state() (s driver.State) {
 	return s
 }
 
-// kills runs the host's agent as systemd would, and kills it at every state that it has
-// not been killed at. It returns what the agent was killed at, and what it went on with.
+// kills runs the host's agent as systemd would, and kills it at every state at which it was not
+// killed before. It returns the states at which it was killed and with which it continued.
 func (h *driverHost) kills(ctx context.Context, t *testing.T) (list []string) {
 	seen := map[string]bool{"current": true, "current ": true}
 	for ctx.Err() == nil {
@@ -342,8 +341,8 @@ func (h *driverHost) id(t *testing.T) string {
 	return ""
 }
 
-// versions checks a node: the module, the library and the packages of a version, what
-// Nomad is offered, and that it takes tasks.
+// versions checks a node: module, library and packages of a version, what the node offers to Nomad,
+// and that it runs tasks.
 func (h *driverHost) versions(ctx context.Context, t *testing.T, version string) {
 	t.Helper()
 	if h.Loaded() != version {

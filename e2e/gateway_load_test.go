@@ -15,7 +15,7 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// load asks in several loops until stopped, and counts what went wrong.
+// load sends requests in several loops until it is stopped, and counts failures.
 type load struct {
 	stop          context.CancelFunc
 	wait          sync.WaitGroup
@@ -50,7 +50,7 @@ func (l *load) end(t *testing.T) {
 	}
 }
 
-// updateUnderLoad replaces all replicas by a new version of the job.
+// updateUnderLoad replaces all replicas with a new version of the job.
 func updateUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUnderTest) {
 	vars := appVars(c, 2)
 	allocs := run(ctx, t, c, httpJob, vars, 2)
@@ -96,7 +96,7 @@ func awaitReplaced(ctx context.Context, t *testing.T, c *cluster.Cluster, job st
 	}
 }
 
-// goOn waits until so many more requests have been answered.
+// goOn waits until n more requests have been answered.
 func (l *load) goOn(ctx context.Context, t *testing.T, n int64) {
 	t.Helper()
 	before := l.asked.Load()
@@ -111,8 +111,8 @@ func (l *load) goOn(ctx context.Context, t *testing.T, n int64) {
 	}
 }
 
-// stopUnderLoad stops the gateway's job while clients ask; they go by Consul, as
-// clients of a load balancer do, and turn away when it says so.
+// stopUnderLoad stops the gateway's job while clients send requests. They use Consul's health, as
+// clients of a load balancer do, and turn away when it is failing.
 func stopUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUnderTest) {
 	run(ctx, t, c, httpJob, appVars(c, 1), 1)
 	running, cancel := context.WithCancel(ctx)

@@ -22,8 +22,7 @@ const (
 	httpJob    = "jobs/http.nomad.hcl"
 )
 
-// TestGateway runs the gateway as the job that users run, in front of the job of
-// a model server.
+// TestGateway runs the gateway from the job that users run, in front of a model server's job.
 func TestGateway(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	g := startGateway(ctx, t, c)
@@ -35,10 +34,10 @@ func TestGateway(t *testing.T) {
 	t.Run("three gateways are one queue", func(t *testing.T) { severalGateways(ctx, t, c) })
 }
 
-// gatewayUnderTest is where a running gateway listens.
+// gatewayUnderTest holds the addresses of a running gateway.
 type gatewayUnderTest struct{ job, public, admin string }
 
-// appVars are the settings of httpJob that do not change within a test.
+// appVars returns the variables of httpJob that are the same within a test.
 func appVars(c *cluster.Cluster, count int) cluster.Vars {
 	return cluster.Vars{"service": "app", "image": c.Image, "count": count, "concurrency": 2, "cpu": 50, "memory": 64}
 }
@@ -83,8 +82,8 @@ service "app" {
 	return g
 }
 
-// ask sends one request for one token; it is a POST, which no proxy may repeat
-// when it could have been acted on.
+// ask sends one request for one token. It is a POST, which a proxy must not repeat if the server
+// may have processed it.
 func (g gatewayUnderTest) ask(ctx context.Context) (int, string, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.public+"/v1/completions", strings.NewReader(`{"model":"m","prompt":"hello","max_tokens":1}`))
 	if err != nil {
@@ -100,8 +99,8 @@ func (g gatewayUnderTest) ask(ctx context.Context) (int, string, error) {
 	return res.StatusCode, string(bytes.TrimSpace(body)), err
 }
 
-// fromZero asks a service that has no replica, and measures what the gateway adds
-// to what Nomad, Docker and the health check take by themselves.
+// fromZero sends a request to a service without replicas, and measures what the gateway adds to the
+// time of Nomad, Docker and the health check.
 func fromZero(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUnderTest) {
 	job, err := c.Run(httpJob, appVars(c, 0))
 	if err != nil {
@@ -158,8 +157,8 @@ func fromZero(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUn
 	}
 }
 
-// firstPassing waits for the first passing instance of a service and returns when
-// Consul said so.
+// firstPassing waits for the first passing instance of a service and returns when Consul reported
+// it.
 func firstPassing(ctx context.Context, c *cluster.Cluster, service string) time.Time {
 	var index uint64
 	for ctx.Err() == nil {
@@ -174,8 +173,8 @@ func firstPassing(ctx context.Context, c *cluster.Cluster, service string) time.
 	return time.Now()
 }
 
-// discovery scales the service, and expects the gateway to know the replicas by
-// what they were granted and to publish what it learned of them.
+// discovery scales the service. It expects that the gateway knows the grants of the replicas and
+// publishes what it learned about them.
 func discovery(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUnderTest) {
 	vars := appVars(c, 3)
 	job, err := c.Run(httpJob, vars)
@@ -253,8 +252,8 @@ func discovery(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayU
 	}
 }
 
-// nativeDiscovery finds a service that is registered in Nomad and described by
-// tags. What serves there is the admin listener of another gateway.
+// nativeDiscovery finds a service that is registered in Nomad and described by tags. Its server is
+// the admin listener of another gateway.
 func nativeDiscovery(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUnderTest) {
 	submit(ctx, t, c, fmt.Sprintf(`job "native" {
   group "server" {

@@ -21,13 +21,14 @@ import (
 
 const (
 	gateways = 3
-	// Clients that ask one request after the other, through HAProxy and by Consul's DNS.
+	// The numbers of clients that send one request after the other, through HAProxy and by Consul's
+	// DNS.
 	throughProxy, byDNS = 6, 3
 )
 
-// severalGateways runs three gateways as the job file does by default, with certificates
-// of Consul's mesh. Clients reach them in two ways that the file names: through HAProxy,
-// with the configuration in the file, and by Consul's DNS.
+// severalGateways runs three gateways with the job file's defaults, with certificates of Consul's
+// mesh. Clients reach them in the two ways that the file describes: through HAProxy, with the
+// configuration in the file, and by Consul's DNS.
 func severalGateways(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	run(ctx, t, c, httpJob, appVars(c, 2), 2)
 	vars := cluster.Vars{
@@ -54,7 +55,7 @@ func severalGateways(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Fatalf("%d of %d requests failed in a rolling update of the gateways", n, l.asked.Load())
 	}
 
-	// What is in flight at a gateway that is killed is lost with it, and nothing else.
+	// Only requests in flight at a killed gateway are lost.
 	allocation, process := gatewayProcess(t, c, owner)
 	crash(t, process)
 	awaitRestart(ctx, t, c, allocation)
@@ -72,8 +73,8 @@ func severalGateways(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// awaitOwner waits until Consul holds all gateways for well and one of them owns the
-// service, which all others follow; it returns where that one listens for the others.
+// awaitOwner waits until Consul's checks of all gateways pass and one of them owns the service,
+// which all others follow. It returns that gateway's address for peers.
 func awaitOwner(ctx context.Context, t *testing.T, c *cluster.Cluster) (owner string) {
 	t.Helper()
 	err := cluster.AwaitWithin(ctx, time.Minute, "one owner among the gateways", func() string {
@@ -107,8 +108,8 @@ func awaitOwner(ctx context.Context, t *testing.T, c *cluster.Cluster) (owner st
 	return owner
 }
 
-// startHAProxy starts HAProxy with the configuration in the job file, but for its ports,
-// and returns its URL once it reaches a gateway. It ends with the test.
+// startHAProxy starts HAProxy with the configuration in the job file, except for its ports, and
+// returns its URL once it reaches a gateway. It ends with the test.
 func startHAProxy(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", gatewayJob))
@@ -135,7 +136,7 @@ func startHAProxy(ctx context.Context, t *testing.T, c *cluster.Cluster) string 
 	}
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
-		program = "/usr/sbin/haproxy" // on no user's path
+		program = "/usr/sbin/haproxy" // not in users' PATH
 	}
 	cmd := exec.CommandContext(ctx, program, "-db", "-f", path)
 	cmd.Env = append(os.Environ(), c.Mark())
@@ -164,8 +165,8 @@ func startHAProxy(ctx context.Context, t *testing.T, c *cluster.Cluster) string 
 	return g.public
 }
 
-// askByDNS adds clients to a load that look the gateways up in Consul's DNS for every
-// request, and try the next one where a connection is refused.
+// askByDNS adds clients to a load that look up the gateways in Consul's DNS for every request, and
+// try the next one if a connection is refused.
 func (l *load) askByDNS(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, c.ConsulDNS)
@@ -209,8 +210,8 @@ func askOneOf(ctx context.Context, resolver *net.Resolver) (status int, body str
 	return status, body, err
 }
 
-// gatewayProcess finds the allocation and the process of the gateway that listens for
-// others at an address.
+// gatewayProcess returns the allocation and the process of the gateway that listens for peers at an
+// address.
 func gatewayProcess(t *testing.T, c *cluster.Cluster, peers string) (allocation string, pid int) {
 	t.Helper()
 	for _, pid := range c.Processes("aliquot") {

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/doctor"
 )
 
-// TestPluginBlocksOfThePages starts agents with the plugin blocks that the pages show:
-// they are taken as they stand, and the GPUs are offered as the pages say.
+// TestPluginBlocksOfThePages starts agents with the plugin blocks in the documentation, unchanged,
+// and checks that the GPUs are offered as the pages say.
 func TestPluginBlocksOfThePages(t *testing.T) {
 	for _, c := range []struct {
 		name        string
@@ -54,7 +54,7 @@ func TestPluginBlocksOfThePages(t *testing.T) {
 	}
 }
 
-// pluginConfig returns what stands in the config block of a page's plugin block.
+// pluginConfig returns the content of the config block in a page's plugin block.
 func pluginConfig(t *testing.T, page, plugin string) string {
 	t.Helper()
 	text, err := os.ReadFile(page)

@@ -21,8 +21,7 @@ const (
 	mpsServer  = "nvidia-cuda-mps-server"
 )
 
-// TestHealth breaks one GPU of two in several ways; each way is undone before
-// the next.
+// TestHealth breaks one of two GPUs in several ways, and repairs it each time before the next.
 func TestHealth(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Device: `recovery_period = "2s"`})
 	t.Run("XID on one GPU of two", func(t *testing.T) { xid(ctx, t, c) })
@@ -50,7 +49,7 @@ func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Error("the other GPU must stay healthy:", err)
 	}
 	describes(t, c, "h100-0", "XID 79")
-	// Nomad leaves running tasks alone and places new ones elsewhere.
+	// Nomad keeps running tasks and places new ones elsewhere.
 	for _, alloc := range allocs {
 		info, _, err := c.Nomad.Allocations().Info(alloc.ID, nil)
 		if err != nil || info.DesiredStatus != "run" {
@@ -96,7 +95,7 @@ func daemon(ctx context.Context, t *testing.T, c *cluster.Cluster, gpu string) i
 	return found
 }
 
-// mpsKilled kills the daemon; another must serve within 5 seconds.
+// mpsKilled kills the daemon. Another must serve within 5 seconds.
 func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	before := daemon(ctx, t, c, uuid(t, c, h100))
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
@@ -123,9 +122,9 @@ func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	infos(ctx, t, c, allocs)
 }
 
-// mpsFault puts the server of the H100 into FAULT while clients that do not notice
-// are there: the driver ends their tasks and says why, Nomad starts them again, and
-// the GPU comes back, all by itself.
+// mpsFault puts the H100's server into FAULT while it has clients that do not notice. The driver
+// stops their tasks and reports why, Nomad restarts them, and the GPU recovers, all without
+// intervention.
 func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "fault", cluster.Vars{"args": []string{"-gpu-touch", "1h"}}), 2)
 	infos(ctx, t, c, allocs)
@@ -171,9 +170,9 @@ func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// mpsQuit does what a task can in the pipe directory that it shares: name a foreign
-// process as the daemon, and make the daemon quit. Another serves within 5 seconds,
-// and neither the process nor the other GPU is touched.
+// mpsQuit does what a task can do in the shared pipe directory: it names a foreign process as the
+// daemon, and makes the daemon quit. Another daemon must serve within 5 seconds, and neither the
+// process nor the other GPU is affected.
 func mpsQuit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "quit", nil), 2)
 	infos(ctx, t, c, allocs)
@@ -219,8 +218,8 @@ func mpsQuit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	infos(ctx, t, c, run(ctx, t, c, slicesJob, sliceVars(c, "after-quit", nil), 2))
 }
 
-// sharedMemory leaves a file in the /dev/shm of two tasks: it is there in both
-// containers and not on the host, and goes with the last of them.
+// sharedMemory creates a file in the /dev/shm of two tasks: it must exist in both containers and
+// not on the host, and be removed with the last of them.
 func sharedMemory(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "shm", nil), 2)
 	seen := infos(ctx, t, c, allocs)
@@ -262,7 +261,7 @@ func sharedMemory(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// mismatch upgrades the driver's packages under its loaded module.
+// mismatch upgrades the driver's packages while the older module stays loaded.
 func mismatch(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	file := c.HostFile("sys/module/nvidia/version")
 	before, err := os.ReadFile(file)
@@ -301,8 +300,8 @@ func describes(t *testing.T, c *cluster.Cluster, group, cause string) {
 	}
 }
 
-// pluginKilled kills the device plugin: Nomad starts another, which adopts the
-// MPS daemons and leaves the tasks alone.
+// pluginKilled kills the device plugin. Nomad starts another, which adopts the MPS daemons and does
+// not affect the tasks.
 func pluginKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "plugin-killed", nil), 2)
 	seen := infos(ctx, t, c, allocs)

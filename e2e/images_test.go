@@ -8,8 +8,7 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// imageJob runs a model server with or without slices; the image is chosen as
-// the config says.
+// imageJob runs a model server with or without slices. The config chooses the image.
 const imageJob = `
 variable "name" {}
 variable "image" {}

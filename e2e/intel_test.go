@@ -12,8 +12,8 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// intelJob runs on a whole GPU, of which it knows the image by key, or on a virtual
-// function, whose image has the tag of its hardware.
+// intelJob runs on a whole GPU, with an image by key, or on a virtual function, with an image tag
+// by hardware.
 const intelJob = `
 variable "name" {}
 variable "image" {}
@@ -46,9 +46,9 @@ job "intel" {
   }
 }`
 
-// TestIntel has a card and the virtual functions of another beside an NVIDIA GPU: each
-// task gets the image for its hardware, the render node of its grant alone, the folder of
-// links that Intel's user-mode driver reads, and the mask that numbers what it has.
+// TestIntel runs on a card, the virtual functions of another card, and an NVIDIA GPU. Each task
+// gets the image for its hardware, only the render node of its grant, the folder of links that
+// Intel's user-mode driver reads, and the mask that numbers its devices.
 func TestIntel(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100", Intel: &cluster.Intel{GPUs: []rack.IntelGPU{
 		{PCI: "0000:03:00.0", Device: 0x56c0, Driver: "xe", Render: 128, MemoryMiB: 14336, Tiles: 2},

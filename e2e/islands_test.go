@@ -11,7 +11,7 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// fourJob asks for four GPUs and does nothing with them.
+// fourJob requests four GPUs and does not use them.
 const fourJob = `
 variable "name" {}
 job "four" {
@@ -39,8 +39,8 @@ job "four" {
   }
 }`
 
-// islands places two jobs of four GPUs each on eight, four of them next to each NUMA
-// node. The second finds its island when the plugin has read what the first holds.
+// islands places two jobs of four GPUs each on eight GPUs, four at each of two NUMA nodes. The
+// second job gets its island once the plugin has read what the first holds.
 func islands(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	file := filepath.Join(t.TempDir(), "four.nomad.hcl")
 	if err := os.WriteFile(file, []byte(fourJob), 0o644); err != nil {

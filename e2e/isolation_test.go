@@ -16,7 +16,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// TestIsolation submits jobs that reach for GPUs past Nomad's account.
+// TestIsolation submits jobs that try to reach GPUs which Nomad did not allocate to them.
 func TestIsolation(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	t.Run("no GPU without a grant", func(t *testing.T) { ungranted(ctx, t, c) })
@@ -24,8 +24,8 @@ func TestIsolation(t *testing.T) {
 	t.Run("CUDA counts from 0", func(t *testing.T) { countsFromZero(ctx, t, c) })
 }
 
-// ungranted runs jobs without a device block: one that asks by its environment gets
-// no GPU, one that asks by a node does not start.
+// ungranted runs jobs without a device block: one that requests a GPU by environment gets none, and
+// one that requests a device node does not start.
 func ungranted(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	job := submit(ctx, t, c, strings.Replace(withConfig(`image = "${var.image}:cpu"`), "driver = \"aliquot\"", `driver = "aliquot"
 		env { NVIDIA_VISIBLE_DEVICES = "all" }`, 1), cluster.Vars{"name": "asks", "image": c.Image, "slices": 0})
@@ -47,7 +47,7 @@ func ungranted(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// beyond tries the same with slices.
+// beyond tries the same with tasks that have slices.
 func beyond(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	refuses(ctx, t, c, "second", `devices = [{ host_path = "`+filepath.Join(c.Dir, "root/dev/nvidia1")+`" }]`, 2)
 	refuses(ctx, t, c, "pipes", `volumes = ["`+filepath.Join(c.Dir, "run")+`:/x"]`, 2)
@@ -61,8 +61,8 @@ func refuses(ctx context.Context, t *testing.T, c *cluster.Cluster, name, config
 	}
 }
 
-// countsFromZero runs a program that takes the entries of CUDA_VISIBLE_DEVICES for
-// numbers, as vLLM does.
+// countsFromZero runs a program that takes the entries of CUDA_VISIBLE_DEVICES as numbers, as vLLM
+// does.
 func countsFromZero(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "ordinals", nil), 2)
 	infos(ctx, t, c, allocs)
@@ -73,7 +73,7 @@ func countsFromZero(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// container asks the engine about the container of an allocation's one task.
+// container inspects the container of an allocation's only task.
 func container(t *testing.T, alloc *nomad.Allocation, format string) string {
 	t.Helper()
 	for task := range alloc.TaskStates {
@@ -87,8 +87,8 @@ func container(t *testing.T, alloc *nomad.Allocation, format string) string {
 	return ""
 }
 
-// TestMIGByCDI grants two MIG devices of one GPU, attached by the host's CDI
-// specification, which lists the GPU's own node under both.
+// TestMIGByCDI grants two MIG devices of one GPU, attached through the host's CDI specification,
+// which lists the GPU's own node for both.
 func TestMIGByCDI(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "a100-mig", Device: `gpu "*" { mode = "mig" }`, Driver: `attach = "cdi"`})
 	file, err := c.Rack.File()
@@ -134,7 +134,7 @@ func TestMIGByCDI(t *testing.T) {
 	}
 }
 
-// capNodes reads the capability nodes of a MIG device where the driver lists them.
+// capNodes returns the capability nodes of a MIG device, as listed by the driver.
 func capNodes(t *testing.T, c *cluster.Cluster, minor, gi, ci int) []string {
 	t.Helper()
 	var out []string

@@ -29,9 +29,9 @@ const (
 	prepullJob = "jobs/prepull.nomad.hcl"
 )
 
-// TestModelJobs submits the job files for model servers on a node with a GPU of
-// either vendor. The model server answers to the names of vLLM and Triton, takes
-// the flags that the files give and refuses all others.
+// TestModelJobs submits the job files for model servers on a node with GPUs of both vendors. The
+// model server runs under the names of vLLM and Triton, and accepts only the flags that the files
+// use.
 func TestModelJobs(t *testing.T) {
 	models := t.TempDir()
 	if err := os.Mkdir(filepath.Join(models, "resnet"), 0o755); err != nil {
@@ -66,12 +66,12 @@ func prepull(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Fatal(err)
 	}
 	purge(ctx, t, c, *job.ID)
-	// Only a system job reaches nodes that join later.
+	// Only a system job runs on nodes that join later.
 	if *job.Type != "system" {
 		t.Errorf("the job is of type %s", *job.Type)
 	}
-	// One node pulls at a time, so the second group runs only if the first gave its turn
-	// back. No node has the class of the third.
+	// Only one node pulls at a time, so the second group runs only if the first released its turn.
+	// No node has the class of the third.
 	if _, err := c.AwaitRunning(ctx, *job.ID, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +126,8 @@ func vllm(ctx context.Context, t *testing.T, c *cluster.Cluster, metrics ...stri
 	deviceMetrics(ctx, t, metrics)
 }
 
-// deviceMetrics holds docs/operations.md to what the device plugins of both vendors
-// export while tasks run.
+// deviceMetrics compares docs/operations.md with the metrics of both vendors' device plugins while
+// tasks run.
 func deviceMetrics(ctx context.Context, t *testing.T, addresses []string) {
 	page := reference.Documented(t, "aliquot_device_", "aliquot_gpu_", "aliquot_task_")
 	err := cluster.AwaitWithin(ctx, 30*time.Second, "the documented metrics of devices", func() string {
@@ -190,7 +190,7 @@ func triton(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// vllmScales follows the load from zero over both groups and back.
+// vllmScales follows the load from zero to both groups and back.
 func vllmScales(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	s := &scaling{c: c, gateway: startScalingGateway(ctx, t, c)}
 	s.startAutoscaler(ctx, t)
@@ -200,7 +200,7 @@ func vllmScales(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 	purge(ctx, t, c, *job.ID)
 	s.awaitEvaluations(ctx, t, "mix", 2)
-	// One request needs two slots at 90%; the vendor that is named first has them.
+	// One request needs two slots at 90%; the vendor that is named first provides them.
 	stopOne := s.load(ctx, t, "mix", 1)
 	defer stopOne()
 	s.awaitCount(ctx, t, "mix", "nvidia", 1, 30*time.Second)
@@ -220,7 +220,7 @@ func vllmScales(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// healthyInstances awaits that many instances of a service whose checks pass.
+// healthyInstances waits for want instances of a service whose checks pass.
 func healthyInstances(ctx context.Context, t *testing.T, c *cluster.Cluster, service string, want int) (found []*api.ServiceEntry) {
 	t.Helper()
 	err := cluster.AwaitWithin(ctx, 60*time.Second, "healthy instances of "+service, func() (missing string) {
@@ -236,7 +236,7 @@ func healthyInstances(ctx context.Context, t *testing.T, c *cluster.Cluster, ser
 	return found
 }
 
-// ask sends a request to an instance, whose answer must hold text.
+// ask sends a request to an instance. The answer must contain text.
 func ask(ctx context.Context, t *testing.T, e *api.ServiceEntry, path, body, text string) {
 	t.Helper()
 	url := fmt.Sprintf("http://%s:%d%s", e.Service.Address, e.Service.Port, path)

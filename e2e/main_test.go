@@ -1,6 +1,5 @@
-// Package e2e tests the shipped programs under real Nomad, Consul and Docker, on
-// a rack of GPUs that are not there (e2e/rack). What a test submits are the job
-// files of jobs/ wherever one fits.
+// Package e2e tests the shipped programs with real Nomad, Consul and Docker, on a rack of fake GPUs
+// (e2e/rack). The tests submit the job files of jobs/ where one fits.
 package e2e
 
 import (
@@ -21,12 +20,11 @@ import (
 // slicesJob is the job file that most tests submit.
 const slicesJob = "jobs/slices.nomad.hcl"
 
-// cleanup is how long before the test binary's deadline tests give up, so that
-// clusters are stopped in order.
+// cleanup is how long before the test binary's deadline tests give up, so that clusters are stopped
+// gracefully.
 const cleanup = time.Minute
 
-// start starts a cluster that ends with the test; its logs stay when the test
-// fails.
+// start starts a cluster that ends with the test. Its logs are kept if the test fails.
 func start(t *testing.T, o cluster.Options) (context.Context, *cluster.Cluster) {
 	t.Helper()
 	ctx := prepare(t)
@@ -48,8 +46,8 @@ func start(t *testing.T, o cluster.Options) (context.Context, *cluster.Cluster) 
 	return ctx, c
 }
 
-// prepare skips a test that cannot run here, and returns a context that ends
-// early enough to stop a cluster.
+// prepare skips a test that cannot run here. It returns a context that ends early enough to stop a
+// cluster.
 func prepare(t *testing.T) context.Context {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -67,7 +65,7 @@ func prepare(t *testing.T) context.Context {
 	return ctx
 }
 
-// refused starts a cluster that must not start, and returns why it did not.
+// refused starts a cluster that must fail to start, and returns why it failed.
 func refused(t *testing.T, o cluster.Options) string {
 	t.Helper()
 	o.NoLogs = true
@@ -78,8 +76,7 @@ func refused(t *testing.T, o cluster.Options) string {
 	return err.Error()
 }
 
-// run submits a job file and returns its running allocations; the job ends with
-// the test.
+// run submits a job file and returns its running allocations. The job ends with the test.
 func run(ctx context.Context, t *testing.T, c *cluster.Cluster, file string, vars cluster.Vars, count int) []*nomad.Allocation {
 	t.Helper()
 	job, err := c.Run(file, vars)
@@ -94,7 +91,7 @@ func run(ctx context.Context, t *testing.T, c *cluster.Cluster, file string, var
 	return allocs
 }
 
-// submit submits a job that only a test needs; it ends with the test.
+// submit submits a job that is defined in a test. It ends with the test.
 func submit(ctx context.Context, t *testing.T, c *cluster.Cluster, text string, vars cluster.Vars) string {
 	t.Helper()
 	job, err := c.RunText(text, vars)

@@ -17,9 +17,8 @@ import (
 
 const meshJob = "jobs/mesh.nomad.hcl"
 
-// TestMesh submits the job file for the mesh as it is, with a program in the place of
-// Envoy: server and sidecar share a network, the server has its GPU, and Consul knows
-// both.
+// TestMesh submits the job file for the mesh unchanged, with a stand-in for Envoy: server and
+// sidecar share a network, the server has its GPU, and Consul has both.
 func TestMesh(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	allocs := run(ctx, t, c, meshJob, cluster.Vars{"image": c.Image, "envoy": sidecarImage(ctx, t, c), "cpu": 50, "memory": 64}, 1)
@@ -44,12 +43,12 @@ func TestMesh(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	// As Nomad makes a sidecar by itself, it is of the docker driver.
+	// Nomad's default sidecar uses the docker driver.
 	beside := submit(ctx, t, c, besideJob, cluster.Vars{"image": c.Image, "envoy": sidecarImage(ctx, t, c)})
 	found(t, findings(ctx, t, c), "network", doctor.Warning, beside+"/server has tasks of the drivers aliquot and docker")
 }
 
-// besideJob has a sidecar of the docker driver, as Nomad adds it by itself.
+// besideJob has a sidecar of the docker driver, as Nomad adds by default.
 const besideJob = `
 variable "image" {}
 variable "envoy" {}
@@ -85,8 +84,8 @@ job "beside" {
   }
 }`
 
-// TestDockerTaskBesideSlices runs tasks of both drivers in one network, on a node
-// whose operator leaves networks to the docker driver.
+// TestDockerTaskBesideSlices runs tasks of both drivers in one network, on a node whose operator
+// leaves networks to the docker driver.
 func TestDockerTaskBesideSlices(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Driver: "join_networks = true"})
 	job := submit(ctx, t, c, besideJob, cluster.Vars{"image": c.Image, "envoy": sidecarImage(ctx, t, c)})
@@ -103,7 +102,7 @@ func TestDockerTaskBesideSlices(t *testing.T) {
 	}
 }
 
-// sidecarImage makes an image of the program in the place of Envoy.
+// sidecarImage builds an image of the stand-in for Envoy.
 func sidecarImage(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "sidecar")

@@ -10,7 +10,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// partJob asks for devices of one group.
+// partJob requests devices of one group.
 const partJob = `
 variable "name" {}
 variable "image" {}
@@ -62,7 +62,7 @@ func TestParts(t *testing.T) {
 	})
 }
 
-// part runs a task on devices of a group and checks that it sees just these.
+// part runs a task on devices of a group and checks that it sees only these.
 func part(ctx context.Context, t *testing.T, c *cluster.Cluster, group string, count int, sharing gpu.Sharing) {
 	t.Helper()
 	job := submit(ctx, t, c, partJob, cluster.Vars{"name": gpu.Slug(group), "image": c.Image, "group": group, "count": count})

@@ -14,14 +14,14 @@ import (
 	"aliquot.example/internal/doctor"
 )
 
-// TestPackages installs the packages of a release on hosts that have never seen Go, as
-// docs/install.md says: a Nomad agent loads the plugins from where the packages put them,
-// doctor finds nothing wrong, and the first job serves through the gateway. Where packages
-// of an older release are given, those come first, and the host is upgraded under the
-// job: with plugins of both releases beside each other, and then with the newer ones alone.
+// TestPackages installs a release's packages on hosts that have never had Go, as docs/install.md
+// says: a Nomad agent loads the plugins from where the packages put them, doctor finds nothing
+// wrong, and the first job serves through the gateway. If packages of an older release are given,
+// they are installed first, and the host is upgraded underneath the job: with plugins of both
+// releases side by side, and then with only the newer ones.
 //
-// ALIQUOT_PACKAGES and ALIQUOT_PACKAGES_OLDER name folders that scripts/release made, and
-// ALIQUOT_ROOTS archives that scripts/debian-root made; scripts/release-check sets them.
+// ALIQUOT_PACKAGES and ALIQUOT_PACKAGES_OLDER name folders from scripts/release, and ALIQUOT_ROOTS
+// names archives from scripts/debian-root; scripts/release-check sets them.
 func TestPackages(t *testing.T) {
 	dir, older := os.Getenv("ALIQUOT_PACKAGES"), os.Getenv("ALIQUOT_PACKAGES_OLDER")
 	if dir == "" {
@@ -38,7 +38,7 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// packages are those of two releases, by name.
+// packages holds the packages of two releases, by name.
 type packages struct {
 	newer, older map[string]string
 	c            *cluster.Cluster
@@ -69,7 +69,7 @@ func (p packages) serve(t *testing.T, root string, upgrade bool) {
 	if !upgrade {
 		return
 	}
-	// The order is that of docs/install.md: what is not of a node comes first.
+	// The order follows docs/install.md: packages that are not specific to nodes come first.
 	if err := c.Install(ctx, p.newer["aliquot"]); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func (p packages) serve(t *testing.T, root string, upgrade bool) {
 			step.change(ctx, t)
 			p.restarted(ctx, t)
 			p.answers(ctx, t, g)
-			// What ran goes on, and what starts now runs beside it.
+			// Running tasks continue, and new ones run beside them.
 			count := i + 2
 			if _, _, err := c.Nomad.Jobs().Scale("app", "server", &count, "upgraded", false, nil, nil); err != nil {
 				t.Fatal(err)
@@ -117,7 +117,7 @@ func (p packages) serve(t *testing.T, root string, upgrade bool) {
 	p.healthy(ctx, t)
 }
 
-// put replaces plugins on the host by those of a release.
+// put replaces plugins on the host with those of a release.
 func (p packages) put(ctx context.Context, t *testing.T, from map[string]string, names ...string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -132,7 +132,7 @@ func (p packages) put(ctx context.Context, t *testing.T, from map[string]string,
 	}
 }
 
-// restarted starts the agent again, which loads the plugins that are there now.
+// restarted restarts the agent, which loads the current plugins.
 func (p packages) restarted(ctx context.Context, t *testing.T) {
 	t.Helper()
 	p.c.StopAgent()
@@ -146,7 +146,7 @@ func (p packages) restarted(ctx context.Context, t *testing.T) {
 	}
 }
 
-// answers awaits an answer of the model server through the gateway.
+// answers waits for an answer of the model server through the gateway.
 func (p packages) answers(ctx context.Context, t *testing.T, g gatewayUnderTest) {
 	t.Helper()
 	if status, body, err := g.ask(ctx); err != nil || status != 200 {
@@ -154,7 +154,7 @@ func (p packages) answers(ctx context.Context, t *testing.T, g gatewayUnderTest)
 	}
 }
 
-// nodeStatus is what an administrator of the host sees of it.
+// nodeStatus returns the host's status as its administrator sees it.
 func (p packages) nodeStatus(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	node, err := p.c.Node()
@@ -171,7 +171,7 @@ func (p packages) nodeStatus(ctx context.Context, t *testing.T) string {
 	return out
 }
 
-// healthy checks that doctor of the package finds nothing that keeps the node from serving.
+// healthy checks that the installed doctor finds nothing that keeps the node from serving.
 func (p packages) healthy(ctx context.Context, t *testing.T) {
 	t.Helper()
 	node, err := p.c.Node()

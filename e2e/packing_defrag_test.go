@@ -19,12 +19,12 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// nativeJob is a service of replicas behind the gateway, on slices of a GPU each. What
-// serves is the admin listener of another gateway.
+// nativeJob is a service with replicas behind the gateway, each on slices of a GPU. Their server is
+// the admin listener of another gateway.
 const nativeJob = "testdata/native.nomad.hcl"
 
-// defrag leaves one GPU free on each of two nodes, puts half a replica on each, and
-// asks for a whole GPU.
+// defrag leaves one GPU free on each of two nodes, puts half a replica on each, and requests a
+// whole GPU.
 func (p packing) defrag(ctx context.Context, t *testing.T) {
 	for i, node := range []string{"node", "node", "node", "two"} {
 		name := fmt.Sprintf("filler-%d", i)
@@ -32,7 +32,7 @@ func (p packing) defrag(ctx context.Context, t *testing.T) {
 		p.placed(ctx, t, name)
 	}
 	p.awaitRoom(ctx, t, map[string]string{"one": "2", "two": "2", "node": "0"})
-	// Nomad keeps replicas of one job apart, which a policy does not.
+	// Nomad spreads replicas of one job, but a policy does not.
 	p.command(ctx, t, "job", "run", "-demand="+p.demand, "-pack=none", "-var", "command="+p.c.Program("aliquot"), nativeJob)
 	purge(ctx, t, p.c, "native")
 	allocs, err := p.c.AwaitRunning(ctx, "native", 2)
@@ -69,7 +69,7 @@ func (p packing) defrag(ctx context.Context, t *testing.T) {
 	load.end(t)
 }
 
-// awaitHealthy waits for the deployment's word about both replicas.
+// awaitHealthy waits until the deployment reports both replicas as healthy.
 func (p packing) awaitHealthy(ctx context.Context, t *testing.T) {
 	t.Helper()
 	err := cluster.AwaitWithin(ctx, time.Minute, "healthy replicas", func() string {
@@ -84,14 +84,14 @@ func (p packing) awaitHealthy(ctx context.Context, t *testing.T) {
 	}
 }
 
-// getLoad asks through a gateway until it ends.
+// getLoad sends requests through a gateway until it is stopped.
 type getLoad struct {
 	stop          context.CancelFunc
 	wait          sync.WaitGroup
 	asked, failed atomic.Int64
 }
 
-// load starts a gateway in front of the service, and two clients of it.
+// load starts a gateway in front of the service and two clients.
 func (p packing) load(ctx context.Context, t *testing.T) *getLoad {
 	t.Helper()
 	dir := t.TempDir()

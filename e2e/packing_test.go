@@ -17,11 +17,11 @@ import (
 	"aliquot.example/internal/account"
 )
 
-// halves is a demand of halves and of whole GPUs.
+// halves is a demand for halves of GPUs and whole GPUs.
 const halves = `[{"cpu": 10, "memory": 10, "instances": 10, "requests": 1, "weight": 1},
  {"cpu": 10, "memory": 10, "instances": 20, "requests": 1, "weight": 1}]`
 
-// packJob asks for slices and does nothing with them: usage is Nomad's account, of any
+// packJob requests slices and does not use them: usage is what Nomad has allocated, with any
 // driver.
 const packJob = `
 variable "name" {}
@@ -53,8 +53,8 @@ job "pack" {
   }
 }`
 
-// TestPacking runs three clients with one, two and three GPUs: each policy's order of
-// filling, a request that has no room until a defragmentation makes some, and the
+// TestPacking runs three clients with one, two and three GPUs. It checks the order in which each
+// policy fills them, a request that has no room until a defragmentation makes some, and the
 // requests behind the gateway meanwhile. Then all three get another GPU driver.
 func TestPacking(t *testing.T) {
 	demand := filepath.Join(t.TempDir(), "demand.json")
@@ -108,7 +108,7 @@ func (p packing) submit(ctx context.Context, t *testing.T, name, policy string, 
 	purge(ctx, t, p.c, name)
 }
 
-// placed is where the one allocation of a job runs.
+// placed returns the node of a job's only allocation.
 func (p packing) placed(ctx context.Context, t *testing.T, name string) string {
 	t.Helper()
 	allocs, err := p.c.AwaitRunning(ctx, name, 1)
@@ -118,8 +118,8 @@ func (p packing) placed(ctx context.Context, t *testing.T, name string) string {
 	return allocs[0].NodeName
 }
 
-// awaitRoom waits until nodes publish these levels of free capacity, and returns how
-// long it took.
+// awaitRoom waits until nodes publish these levels of free capacity, and returns how long that
+// took.
 func (p packing) awaitRoom(ctx context.Context, t *testing.T, want map[string]string) time.Duration {
 	t.Helper()
 	begin := time.Now()
@@ -146,7 +146,7 @@ func (p packing) awaitRoom(ctx context.Context, t *testing.T, want map[string]st
 	return time.Since(begin)
 }
 
-// order places one half of a GPU under each policy.
+// order places half a GPU under each policy.
 func (p packing) order(ctx context.Context, t *testing.T) {
 	writes := p.countWrites(ctx, t)
 	for _, step := range []struct{ policy, want string }{{"best-fit", "one"}, {"spread", "node"}} {
@@ -156,7 +156,7 @@ func (p packing) order(ctx context.Context, t *testing.T) {
 		}
 	}
 	t.Logf("levels follow a placement within %s", p.awaitRoom(ctx, t, map[string]string{"one": "1"}).Round(100*time.Millisecond))
-	// The half that is left of the first GPU is of use to halves alone.
+	// The free half of the first GPU is useful only for halves.
 	p.submit(ctx, t, "fragmentation", "fragmentation", 10, ".*")
 	if got := p.placed(ctx, t, "fragmentation"); got != "one" {
 		t.Errorf("fragmentation fills %s, want the half that is left on one", got)
@@ -176,7 +176,7 @@ func (p packing) order(ctx context.Context, t *testing.T) {
 	p.burst(ctx, t)
 }
 
-// learn lets the periodic job learn the typical demand once.
+// learn runs the periodic job that learns the typical demand, once.
 func (p packing) learn(ctx context.Context, t *testing.T) {
 	job, err := p.c.Run("jobs/demand.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": p.c.Program("aliquot"), "consul": p.c.ConsulAddress, "cron": "0 0 1 1 *"})
 	if err != nil {
@@ -200,7 +200,7 @@ func (p packing) learn(ctx context.Context, t *testing.T) {
 	}
 }
 
-// burst places four halves of a GPU at once, by the levels from before it.
+// burst places four halves of a GPU at once, with the levels from before the burst.
 func (p packing) burst(ctx context.Context, t *testing.T) {
 	p.awaitRoom(ctx, t, map[string]string{"one": "2", "two": "4", "node": "5"})
 	writes, before := p.countWrites(ctx, t), p.causedByNodes(t)
@@ -221,7 +221,7 @@ func (p packing) burst(ctx context.Context, t *testing.T) {
 	for _, job := range jobs {
 		on[p.placed(ctx, t, job)]++
 	}
-	// Levels are from before the burst, yet nothing is placed where it does not fit.
+	// Levels are from before the burst, but nothing is placed where it does not fit.
 	if on["one"] != 2 || on["two"] != 2 {
 		t.Errorf("of four halves %v were placed, want two on one, which is full then, and two on two", on)
 	}
@@ -234,7 +234,7 @@ func (p packing) burst(ctx context.Context, t *testing.T) {
 	}
 }
 
-// countWrites counts from now on how often nodes are written to Nomad's state.
+// countWrites returns a function that counts the writes of nodes to Nomad's state since the call.
 func (p packing) countWrites(ctx context.Context, t *testing.T) func() int {
 	t.Helper()
 	nodes, meta, err := p.c.Nomad.Nodes().List(nil)
@@ -267,7 +267,7 @@ func (p packing) countWrites(ctx context.Context, t *testing.T) func() int {
 	return func() int { stop(); return <-total }
 }
 
-// causedByNodes counts the evaluations that changed nodes caused so far.
+// causedByNodes counts the evaluations so far that changed nodes caused.
 func (p packing) causedByNodes(t *testing.T) int {
 	t.Helper()
 	list, _, err := p.c.Nomad.Evaluations().List(nil)

@@ -10,8 +10,8 @@ import (
 	"aliquot.example/ui/browser"
 )
 
-// page shows the cluster in a browser while a service on two classes is steady: each view
-// has what is there, and the page decides what the autoscaler has decided.
+// page shows the cluster in a browser while a service on two classes is stable. Each view shows the
+// current state, and the page computes the same decisions as the autoscaler.
 func (s *scaling) page(ctx context.Context, t *testing.T) {
 	if why := browser.Missing(); why != "" {
 		t.Skip(why)

@@ -8,8 +8,8 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// placementJob asks for slices in several sizes at once. The task does nothing:
-// where its slices lie is decided before it starts.
+// placementJob requests slices in several sizes at once. The task does nothing, because its slices
+// are chosen before it starts.
 const placementJob = `
 variable "name" {}
 variable "sizes" { type = list(number) }
@@ -50,7 +50,7 @@ job "placement" {
 // neverSplit places 100 requests of many sizes on two GPUs.
 func neverSplit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	const rounds = 10
-	// 36 of 40 slices, so that the last ones find both GPUs part full.
+	// 36 of 40 slices, so that the last requests find both GPUs partly full.
 	sizes := []int{5, 3, 1, 7, 2, 4, 6, 2, 1, 5}
 	placed, gpus := 0, map[string]int{}
 	for round := range rounds {

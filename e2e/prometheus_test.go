@@ -20,15 +20,15 @@ import (
 	"aliquot.example/e2e/rack"
 )
 
-// TestPrometheusJob submits Prometheus's job beside the programs that it scrapes. The
-// image is the stand-in e2e/scraper: no Prometheus that knows Consul can be had here,
-// Debian's is built without. It takes what the job renders, refuses what it does not
-// know, and answers as Prometheus does.
+// TestPrometheusJob submits Prometheus's job beside the programs that it scrapes. The image is the
+// stand-in e2e/scraper, because no Prometheus with Consul discovery is available here: Debian's is
+// built without it. The stand-in accepts what the job renders, rejects what it does not know, and
+// answers as Prometheus does.
 func TestPrometheusJob(t *testing.T) {
-	// A node with GPUs of both vendors has two plugins, each with a port of its own.
+	// A node with GPUs of two vendors has two plugins, each with its own port.
 	nvidia, amd := freeAddress(t), freeAddress(t)
 	const metrics = "metrics_address = %q"
-	// The rack's AMD GPUs show no processes of tasks, so the app goes to the others.
+	// The rack's AMD GPUs show no task processes, so the app must use NVIDIA's.
 	const elsewhere = "\ngpu \"*\" { slices = 10 }\n"
 	ctx, c := start(t, cluster.Options{
 		Rack: "h100-t4", Device: fmt.Sprintf(metrics, nvidia),
@@ -38,7 +38,7 @@ func TestPrometheusJob(t *testing.T) {
 	g := startGateway(ctx, t, c, chatService)
 	run(ctx, t, c, "jobs/router.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": c.Program("aliquot"), "consul": consul, "count": 1}, 1)
 	run(ctx, t, c, httpJob, appVars(c, 1), 1)
-	for range 20 { // enough that the gateway has learned a rate
+	for range 20 { // enough for the gateway to learn a rate
 		if status, body, err := g.ask(ctx); err != nil || status != 200 {
 			t.Fatalf("%d %q %v", status, body, err)
 		}
@@ -54,8 +54,7 @@ func TestPrometheusJob(t *testing.T) {
 	p.awaitMetrics(ctx, t, append(drawn(t), "nomad_client_allocs_running"))
 }
 
-// chatService is the app's replicas as a language model, whose answers the gateway
-// meters.
+// chatService serves the app's replicas as a language model, whose answers the gateway meters.
 const chatService = `service "chat" {
   policy = "tokens"
   slo {
@@ -70,7 +69,7 @@ const chatService = `service "chat" {
   }
 }`
 
-// chat asks for one streamed answer.
+// chat requests one streamed answer.
 func chat(ctx context.Context, t *testing.T, g gatewayUnderTest) {
 	t.Helper()
 	const body = `{"model":"m","messages":[{"role":"user","content":"hello"}],"max_tokens":4,"stream":true,"stream_options":{"include_usage":true}}`
@@ -90,7 +89,7 @@ func chat(ctx context.Context, t *testing.T, g gatewayUnderTest) {
 	}
 }
 
-// prometheus is the base of its URLs.
+// prometheus is the base of Prometheus's URLs.
 type prometheus string
 
 func (p prometheus) get(path string, into any) error {
@@ -112,8 +111,8 @@ func portOf(t *testing.T, address string) int {
 	return int(a.Port())
 }
 
-// awaitTargets awaits that of each job at least one target is found, or the one that
-// follows its name, and that all targets answer.
+// awaitTargets waits until at least one target of each job is found, or the one that follows the
+// job's name, and until all targets answer.
 func (p prometheus) awaitTargets(ctx context.Context, t *testing.T, jobs ...string) {
 	t.Helper()
 	err := cluster.AwaitWithin(ctx, 60*time.Second, "targets of Prometheus that are up", func() string {
@@ -157,7 +156,7 @@ func (p prometheus) awaitMetrics(ctx context.Context, t *testing.T, names []stri
 	}
 }
 
-// drawn lists the metrics that the dashboard's queries name.
+// drawn lists the metrics in the dashboard's queries.
 func drawn(t *testing.T) []string {
 	t.Helper()
 	text, err := os.ReadFile("../jobs/grafana-dashboard.json")
@@ -172,7 +171,7 @@ func drawn(t *testing.T) []string {
 	return names
 }
 
-// scraperImage packs the stand-in, which needs no library.
+// scraperImage packs the stand-in, which needs no libraries.
 func scraperImage(t *testing.T, c *cluster.Cluster) io.Reader {
 	t.Helper()
 	body, err := os.ReadFile(c.Program("e2e/scraper"))

@@ -60,8 +60,8 @@ func TestAwaitEndsWithTheProcess(t *testing.T) {
 	}
 }
 
-// TestSweepEndsWhatIsMarked starts a process that ignores SIGTERM and one of its
-// children, both in other sessions, and sweeps them.
+// TestSweepEndsWhatIsMarked starts a process that ignores SIGTERM, with a child, both in other
+// sessions, and sweeps them.
 func TestSweepEndsWhatIsMarked(t *testing.T) {
 	dir := t.TempDir()
 	p, err := spawn("stubborn", filepath.Join(dir, "log"), []string{mark + "=" + dir, "PATH=" + os.Getenv("PATH")},
@@ -86,8 +86,8 @@ func TestSweepEndsWhatIsMarked(t *testing.T) {
 	}
 }
 
-// TestReaperOutlivesTheHarness kills a harness without warning: its reaper must
-// end its processes and remove its directory.
+// TestReaperOutlivesTheHarness kills a harness without warning. Its reaper must end its processes
+// and remove its directory.
 func TestReaperOutlivesTheHarness(t *testing.T) {
 	const child = "ALIQUOT_TEST_HARNESS"
 	if dir := os.Getenv(child); dir != "" {

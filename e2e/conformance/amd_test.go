@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// The plugin passes on every generation of the library's binary interface, and
-// without the library on the kernel's files alone.
+// The plugin passes with every generation of the library's binary interface, and without the
+// library, from the kernel's files alone.
 func TestAMD(t *testing.T) {
 	for _, release := range append([]string{""}, rack.AMDReleases...) {
 		name := "library " + release

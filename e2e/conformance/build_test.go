@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// shipped builds a program of cmd/ as it ships, once per test process.
+// shipped builds a program of cmd/ as for a release, once per test process.
 func shipped(t *testing.T, name string) string {
 	t.Helper()
 	once, _ := built.LoadOrStore(name, sync.OnceValues(func() (string, error) {
@@ -53,7 +53,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// plain is an environment without any vendor's library or fakes.
+// plain returns an environment without any vendor's library or fakes.
 func plain() []string {
 	return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/nonexistent"}
 }

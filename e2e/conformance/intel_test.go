@@ -7,8 +7,8 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Intel's GPUs have no slices: the suite runs on a whole card and on the virtual
-// functions of another, with each of the kernel's drivers.
+// Intel's GPUs have no slices. The suite runs on a whole card and on the virtual functions of
+// another, with each of the kernel's drivers.
 func TestIntel(t *testing.T) {
 	for _, driver := range []string{"xe", "i915"} {
 		t.Run(driver, func(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// TestIslands has each vendor's plugin on a host whose GPUs are joined in pairs and in
-// fours: it names the islands, and that for a request follows Nomad's account.
+// TestIslands runs each vendor's plugin on a host whose GPUs are connected in pairs and in fours.
+// The attributes name the islands, and the island for a request follows Nomad's allocations.
 func TestIslands(t *testing.T) {
 	for name, rig := range map[string]func(*testing.T) Rig{"NVIDIA": pairsNVIDIA, "AMD": pairsAMD} {
 		t.Run(name, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestIslands(t *testing.T) {
 				"gpu":     []map[string]any{{"*": []map[string]any{{"mode": "whole"}}}},
 				"packing": []map[string]any{{"nomad_address": agent.URL}},
 			})
-			// As the agent does: the account is followed while a stream is open.
+			// As in the agent, allocations are followed while a stream is open.
 			stream, err := r.Fingerprint(ctx)
 			if err != nil {
 				t.Fatal(err)
@@ -87,8 +87,7 @@ func TestIslands(t *testing.T) {
 	}
 }
 
-// pairsNVIDIA are eight H100s with an NVLink bridge on every two, and a PCIe switch for
-// every four.
+// pairsNVIDIA has eight H100s with an NVLink bridge for every two and a PCIe switch for every four.
 func pairsNVIDIA(t *testing.T) Rig {
 	return nvidiaRigOf(t, func(f *rack.File) {
 		for i := range f.GPUs {
@@ -100,7 +99,7 @@ func pairsNVIDIA(t *testing.T) Rig {
 	}, "8xh100")
 }
 
-// pairsAMD are eight MI210s, alike.
+// pairsAMD has eight MI210s with the same connections.
 func pairsAMD(t *testing.T) Rig {
 	cards := rack.AMDHost(rack.MI210, 8, "", "")
 	for i := range cards {
@@ -120,10 +119,10 @@ func pairsAMD(t *testing.T) Rig {
 	}
 }
 
-// agent answers as a Nomad agent does that is asked about its node.
+// agent is an HTTP server that answers questions about its node like a Nomad agent.
 type agent struct {
 	*httptest.Server
-	changes chan []string // of what is held
+	changes chan []string // the instances in use
 }
 
 func newAgent(t *testing.T) *agent {
@@ -139,7 +138,7 @@ func newAgent(t *testing.T) *agent {
 		reply(w, map[string]any{"stats": map[string]any{"client": map[string]string{"node_id": "n"}}})
 	})
 	mux.HandleFunc("/v1/node/n", func(w http.ResponseWriter, _ *http.Request) { reply(w, api.Node{ID: "n"}) })
-	// One client asks one question after the other.
+	// There is only one client, which sends one request after the other.
 	mux.HandleFunc("/v1/node/n/allocations", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("index") == fmt.Sprint(index) {
 			select {
@@ -158,7 +157,7 @@ func newAgent(t *testing.T) *agent {
 	return a
 }
 
-// hold makes these instances the ones that an allocation holds.
+// hold makes an allocation hold these instances.
 func (a *agent) hold(ctx context.Context, t *testing.T, ids ...string) {
 	t.Helper()
 	select {

@@ -24,7 +24,7 @@ func nvidiaRig(t *testing.T, name string, without ...string) Rig {
 	return nvidiaRigOf(t, nil, name, without...)
 }
 
-// nvidiaRigOf is a rack that differs from the one that is shipped.
+// nvidiaRigOf returns a rig on a changed copy of a shipped rack.
 func nvidiaRigOf(t *testing.T, change func(*rack.File), name string, without ...string) Rig {
 	t.Helper()
 	dir := filepath.Join(folder, "rack")
@@ -64,8 +64,7 @@ func nvidiaRigOf(t *testing.T, change func(*rack.File), name string, without ...
 	}
 }
 
-// short makes a folder with a short path: that of a socket in it may have 107
-// characters.
+// short creates a folder with a short path, because a socket's path is limited to 107 characters.
 func short(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mps-")
@@ -76,7 +75,7 @@ func short(t *testing.T) string {
 	return dir
 }
 
-// quitMPS ends the MPS daemons, which outlive the plugin on purpose.
+// quitMPS stops the MPS daemons, which outlive the plugin on purpose.
 func quitMPS(t *testing.T, tools rack.Tools, r *rack.Rack, run string) {
 	pipes, err := filepath.Glob(filepath.Join(run, "mps", "*", "pipe"))
 	if err != nil {

@@ -12,9 +12,8 @@ import (
 	"aliquot.example/gateway/peers/peertest"
 )
 
-// Gateways that trust each other by the certificates of Consul's mesh find each other, share
-// their slots, and go on when the mesh gets a new root: the streams that are open stay, and
-// new ones follow the new root.
+// Gateways that authenticate with certificates of Consul's mesh find each other, share their slots,
+// and continue when the mesh gets a new root: open streams stay, and new ones use the new root.
 func TestConnectCertificates(t *testing.T) {
 	ctx, f := fleet(t, Options{TLS: `tls = "connect"`}, 4, 2)
 	l := f.Load(6, served)
@@ -46,7 +45,7 @@ func TestConnectCertificates(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// root is the ID of the root that Consul signs with.
+// root returns the ID of Consul's active root certificate.
 func root(t *testing.T, f *Fleet) string {
 	t.Helper()
 	roots, _, err := f.Consul.Client.Connect().CARoots((*consul.QueryOptions)(nil))
@@ -56,9 +55,9 @@ func root(t *testing.T, f *Fleet) string {
 	return roots.ActiveRootID
 }
 
-// Certificates in files expire while gateways use them, and are replaced. Streams that are
-// open stay open, a gateway that starts takes the files of the moment, and one whose
-// certificate has expired is refused until it is renewed. No request is lost.
+// Certificates in files expire while gateways use them, and are replaced. Open streams stay open, a
+// gateway that starts uses the current files, and a gateway with an expired certificate is refused
+// until the certificate is renewed. No request is lost.
 func TestFileCertificates(t *testing.T) {
 	authority, err := peertest.New()
 	if err != nil {

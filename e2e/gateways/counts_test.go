@@ -16,10 +16,10 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// Tokens of each request of this test, as the replicas tell them.
+// Tokens of each request of this test, as reported by the replicas.
 const promptTokens, outputTokens = 60, 40
 
-// perMinute is what the tenant "metered" may use.
+// perMinute is the token limit per minute of the tenant "metered".
 const perMinute = 1000
 
 const counted = `tenants {
@@ -33,8 +33,8 @@ const counted = `tenants {
   }
 }`
 
-// What counts once for a gateway alone counts once for all of them together: tenants'
-// limits, tokens per minute, usage, demand and metrics.
+// Everything that a single gateway counts once, all gateways together count once: tenants' limits,
+// tokens per minute, usage, demand and metrics.
 func TestAllCountsOnce(t *testing.T) {
 	ctx, f := fleet(t, Options{Settings: counted, Service: "policy = \"tokens\"\nengine {\n  metrics = \"off\"\n}"}, 4, 2)
 	release := make(chan struct{})
@@ -78,7 +78,7 @@ func TestAllCountsOnce(t *testing.T) {
 	t.Run("tokens per minute", func(t *testing.T) { f.metered(ctx, t) })
 }
 
-// complete asks for a completion and returns the status.
+// complete requests a completion and returns the status.
 func (g *Gateway) complete(ctx context.Context, t *testing.T, tenant string) int {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.Public+"/v1/completions", strings.NewReader(`{"model":"m","prompt":"hello","max_tokens":40}`))
 	if err != nil {
@@ -96,7 +96,7 @@ func (g *Gateway) complete(ctx context.Context, t *testing.T, tenant string) int
 	return res.StatusCode
 }
 
-// demand waits until every gateway reports the demand of all, in requests and tokens.
+// demand waits until every gateway reports the total demand, in requests and tokens.
 func (f *Fleet) demand(ctx context.Context, t *testing.T, queued, active float64) {
 	err := Await(ctx, "each gateway reports the demand of all", func() string {
 		var first api.Point
@@ -124,7 +124,7 @@ func (f *Fleet) demand(ctx context.Context, t *testing.T, queued, active float64
 	}
 }
 
-// sums checks what adds up over all gateways in their metrics and in aliquot top.
+// sums checks the sums over all gateways in their metrics and in aliquot top.
 func (f *Fleet) sums(ctx context.Context, t *testing.T, queued, active, slots float64) {
 	for name, want := range map[string]float64{"queued": queued, "active": active, "slots": slots, "owner": 1, "peers": 6} {
 		if got := f.metric(ctx, t, name, ""); got != want {
@@ -168,8 +168,8 @@ func (f *Fleet) metric(ctx context.Context, t *testing.T, name, label string) (s
 	return sum
 }
 
-// used waits until the gateways together have accounted so many requests of a tenant,
-// with all their tokens.
+// used waits until the gateways together have counted so many requests of a tenant, with all their
+// tokens.
 func (f *Fleet) used(ctx context.Context, t *testing.T, tenant string, requests int64) {
 	t.Helper()
 	want := api.TenantUsage{Service: Service, Tenant: tenant, Requests: requests, Prompt: requests * promptTokens, Output: requests * outputTokens}
@@ -201,7 +201,8 @@ func (f *Fleet) used(ctx context.Context, t *testing.T, tenant string, requests 
 	}
 }
 
-// metered asks in turn at all gateways until a tenant has used its tokens at all of them.
+// metered sends requests to all gateways in turn until a tenant has used up its tokens at all of
+// them.
 func (f *Fleet) metered(ctx context.Context, t *testing.T) {
 	began := time.Now()
 	served, refused := int64(0), 0
@@ -216,8 +217,8 @@ func (f *Fleet) metered(ctx context.Context, t *testing.T) {
 			t.Fatalf("status %d", status)
 		}
 	}
-	// An account fills up all the time; what a request really took reaches the others a
-	// moment after its end.
+	// An account fills up continuously, and the measured cost of a request reaches the other
+	// gateways a moment after the request ends.
 	most := int64(perMinute*(1+time.Since(began).Minutes()))/(promptTokens+outputTokens) + 2
 	if refused < len(f.Gateways) || served < 9 || served > most {
 		t.Errorf("%d requests of %d tokens were served within %d tokens per minute, want at most %d", served, promptTokens+outputTokens, perMinute, most)

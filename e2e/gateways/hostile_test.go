@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// stutters are how long an owner is stopped, again and again, as under pressure of memory
-// or of other processes: less and more than its lease.
+// stutters are the durations for which an owner is repeatedly stopped, as by memory pressure or
+// other processes: shorter and longer than its lease.
 var stutters = []time.Duration{300 * time.Millisecond, 750 * time.Millisecond, 900 * time.Millisecond}
 
-// An owner that is stopped and continues many times a minute loses no request and grants
-// no slot twice, whether it stays the owner or not.
+// An owner that is stopped and continued many times a minute loses no request and grants no slot
+// twice, whether or not it remains the owner.
 func TestStutteringOwner(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)
@@ -40,10 +40,10 @@ func TestStutteringOwner(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// crowd is how many clients leave each gateway at once.
+// crowd is the number of clients that leave each gateway at the same time.
 var crowd = 500
 
-// Many clients that wait at all gateways leave at once: nothing of them remains.
+// Many clients that wait at all gateways leave at the same time. Nothing of them remains.
 func TestManyClientsLeave(t *testing.T) {
 	if rounds > 1 {
 		crowd = 5000
@@ -101,11 +101,11 @@ func TestManyClientsLeave(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// latency is that of a slow Consul.
+// latency is the response time of a slow Consul.
 const latency = 5 * time.Second
 
-// Every answer of Consul takes 5 s. The gateways find an owner, go on when it is killed, and
-// find the next one.
+// Every answer of Consul takes 5 s. The gateways agree on an owner, continue when it is killed, and
+// agree on the next one.
 func TestSlowConsul(t *testing.T) {
 	if rounds == 1 {
 		t.Skip("takes a minute: make soak-gateways")
@@ -131,7 +131,7 @@ func TestSlowConsul(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// slow puts a proxy before Consul that keeps every request for latency, and returns its
+// slow starts a proxy in front of Consul that delays every request by latency, and returns its
 // address.
 func slow(consul string) (address string, end func(), err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// served is the mean time for which a replica serves a request of the tests: much less
-// than the silence after which a gateway counts as lost.
+// served is the mean time for which a replica serves a request in these tests: much shorter than
+// the silence after which a gateway counts as lost.
 const served = 60 * time.Millisecond
 
 func gapOf(since time.Time, starts []time.Time) (longest, first time.Duration) {
@@ -24,8 +24,8 @@ func gapOf(since time.Time, starts []time.Time) (longest, first time.Duration) {
 	return longest, first
 }
 
-// Gateways are killed under load. Requests of those that live are all served, no replica
-// is given more than its slots, and no slot is lost with the gateway that held it.
+// Gateways are killed under load. All requests at the remaining gateways are served, no replica
+// gets more requests than it has slots, and no slot is lost with the gateway that held it.
 func TestKilledGateways(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)
@@ -69,7 +69,7 @@ func (f *Fleet) killAndReplace(ctx context.Context, t *testing.T, l *Load, what 
 	l.goOn(ctx, t, 5, f.Gateways)
 }
 
-// lastsFor returns when a fault that began at a time has lasted for so long.
+// lastsFor returns when a fault has lasted for d since it began.
 func lastsFor(ctx context.Context, d time.Duration, since time.Time) {
 	select {
 	case <-time.After(time.Until(since.Add(d))):
@@ -77,8 +77,8 @@ func lastsFor(ctx context.Context, d time.Duration, since time.Time) {
 	}
 }
 
-// A gateway that is stopped and continues later loses no request, and grants none of the
-// slots that others use meanwhile.
+// A gateway that is stopped and continued later loses no request, and grants none of the slots that
+// others use meanwhile.
 func TestStoppedGateways(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)
@@ -138,9 +138,9 @@ func TestRollingUpdate(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// Consul stops and starts, with its data and without. Nothing changes while the gateways
-// hear each other. When the owner ends meanwhile, each of the others serves by its part, and
-// all agree again when Consul is back.
+// Consul stops and starts, with its data and without. Nothing changes while the gateways hear each
+// other. If the owner ends meanwhile, each of the others serves with its part of the slots, and all
+// agree on an owner when Consul is back.
 func TestConsulStopsAndStarts(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)

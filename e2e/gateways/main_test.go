@@ -14,17 +14,17 @@ import (
 	"time"
 )
 
-// rounds is how often every fault is repeated, and pause how long a process is stopped or a
+// rounds is how often every fault is repeated, and pause is how long a process is stopped or a
 // network is cut; make soak-gateways sets both.
 var (
 	rounds = 1
 	pause  = 2500 * time.Millisecond
 )
 
-// alone marks a process of the tests that has a network of its own.
+// alone marks a test process that has its own network namespace.
 const alone = "ALIQUOT_TEST_ALONE"
 
-// programs are what all tests run.
+// programs are the paths of the programs that all tests run.
 var programs struct{ aliquot, consul, missing string }
 
 func TestMain(m *testing.M) {
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// find builds the gateway's program, and looks for Consul's.
+// find builds the gateway's program and finds Consul's.
 func find(folder string) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -69,8 +69,8 @@ func find(folder string) {
 	run("go", "build", "-o", programs.aliquot, "./cmd/aliquot")
 }
 
-// isolated reports whether the test runs in a network of its own. Where it does not, it
-// has run there as a process when this returns.
+// isolated reports whether the test runs in its own network namespace. If not, it runs the test
+// there in a child process before it returns.
 func isolated(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(alone) != "" {
@@ -90,8 +90,8 @@ func isolated(t *testing.T) bool {
 	return false
 }
 
-// fleet starts gateways that end with the test, in front of replicas of so many slots
-// each.
+// fleet starts gateways that end with the test, in front of replicas with the given numbers of
+// slots.
 func fleet(t *testing.T, o Options, replicas ...int) (context.Context, *Fleet) {
 	t.Helper()
 	if programs.missing != "" {
@@ -137,7 +137,7 @@ func fleet(t *testing.T, o Options, replicas ...int) (context.Context, *Fleet) {
 	return ctx, f
 }
 
-// owner waits until all agree on one.
+// owner waits until all gateways agree on an owner.
 func (f *Fleet) owner(ctx context.Context, t *testing.T) *Gateway {
 	t.Helper()
 	g, err := f.Settled(ctx)
@@ -147,7 +147,7 @@ func (f *Fleet) owner(ctx context.Context, t *testing.T) *Gateway {
 	return g
 }
 
-// others are the gateways that run, without one.
+// others returns the running gateways except one.
 func (f *Fleet) others(than *Gateway) (out []*Gateway) {
 	for _, g := range f.Live() {
 		if g != than {
@@ -157,15 +157,14 @@ func (f *Fleet) others(than *Gateway) (out []*Gateway) {
 	return out
 }
 
-// reset begins a new count at the replicas.
+// reset restarts the replicas' counts.
 func (f *Fleet) reset() {
 	for _, r := range f.options.Replicas {
 		r.Reset()
 	}
 }
 
-// full waits until all slots of all replicas were in use at once since reset: none is
-// lost.
+// full waits until all slots of all replicas were in use at once since reset, so that none is lost.
 func (f *Fleet) full(ctx context.Context, t *testing.T) {
 	t.Helper()
 	err := Await(ctx, "all slots in use", func() string {
@@ -199,7 +198,8 @@ func (l *Load) goOn(ctx context.Context, t *testing.T, requests int64, at []*Gat
 	}
 }
 
-// verdict ends the load: nothing failed, and no replica was given more than its slots.
+// verdict ends the load and checks that nothing failed and no replica got more requests than it has
+// slots.
 func (f *Fleet) verdict(t *testing.T, l *Load) {
 	t.Helper()
 	failed, lost := l.End()
@@ -218,8 +218,8 @@ func (f *Fleet) verdict(t *testing.T, l *Load) {
 	t.Logf("%v requests were served by gateway, %d were lost with the gateway that carried them", l.Served(), lost)
 }
 
-// gap is how long after a time nothing began to be served, at most, and when the first
-// request began that is not of the gateways that were lost.
+// gap returns the longest time after since in which no request started, and when the first request
+// started that does not belong to a lost gateway.
 func (f *Fleet) gap(since time.Time) (longest, first time.Duration) {
 	var starts []time.Time
 	for _, r := range f.options.Replicas {

@@ -7,15 +7,15 @@ import (
 	"testing"
 )
 
-// Requests that wait at the gateways that are left keep their order when the owner of the
-// service is killed, whichever gateway they wait at.
+// When the owner of the service is killed, requests that wait at the remaining gateways keep their
+// order, whichever gateway they wait at.
 func TestOrderOutlivesTheOwner(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 1)
 	owner := f.owner(ctx, t)
 	left := f.others(owner)
 	const waiting = 12
-	// The first request holds the slot until all others wait and another gateway owns the
-	// service, however long that takes.
+	// The first request holds the slot until all others wait and another gateway owns the service,
+	// however long that takes.
 	release := make(chan struct{})
 	free := sync.OnceFunc(func() { close(release) })
 	defer free()

@@ -12,12 +12,12 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// partition is a network that breaks between gateways and Consul.
+// partition is a broken network between gateways and Consul.
 type partition struct {
 	what string
 	cuts func(owner, a, b, consul int) [][]Cut
-	// then says what the gateways come to: owner decides on, another one takes over, or
-	// nobody decides for those that are apart.
+	// then is the expected outcome: the owner stays, another gateway takes over, or the gateways
+	// that are cut off have no owner.
 	then  outcome
 	apart func(owner, a, b *Gateway) []*Gateway
 }
@@ -25,8 +25,8 @@ type partition struct {
 type outcome int
 
 const (
-	stays outcome = iota // the owner goes on for all that are not apart
-	moves                // another gateway comes to own the service
+	stays outcome = iota // the owner remains for all that are not cut off
+	moves                // another gateway becomes the owner
 	parts                // there is no owner
 )
 
@@ -35,9 +35,9 @@ func member(_, a, _ *Gateway) []*Gateway       { return []*Gateway{a} }
 func theOwner(owner, _, _ *Gateway) []*Gateway { return []*Gateway{owner} }
 func all(owner, a, b *Gateway) []*Gateway      { return []*Gateway{owner, a, b} }
 
-// partitions cut a member or the owner off from other gateways, from Consul, and from both,
-// in both directions and in one. With one direction cut, one end goes on hearing the other
-// until the kernel has sent as much as it may without an acknowledgement.
+// partitions cut off a member or the owner from other gateways, from Consul, and from both, in both
+// directions and in one. With one direction cut, one end still hears the other until the kernel has
+// sent as much as it may without an acknowledgement.
 var partitions = []partition{
 	{"a member and the owner", func(owner, a, _, _ int) [][]Cut { return [][]Cut{Both(owner, a)} }, stays, member},
 	{"a member does not hear the owner", func(owner, a, _, _ int) [][]Cut { return [][]Cut{{{a, owner}}} }, stays, member},
@@ -71,9 +71,8 @@ var partitions = []partition{
 	}, parts, all},
 }
 
-// Networks break between gateways, between gateways and Consul, and both, in both
-// directions and in one. All gateways go on, within the slots; when the network is whole
-// again all agree.
+// Networks break between gateways, between gateways and Consul, and both, in both directions and in
+// one. All gateways continue within the slots. When the network is repaired all agree again.
 func TestPartitions(t *testing.T) {
 	if !isolated(t) {
 		return
@@ -89,7 +88,7 @@ func TestPartitions(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// cutFor is for how long a network is cut: longer than it takes until connections end.
+// cutFor returns how long a network is cut: longer than it takes until connections end.
 func cutFor() time.Duration {
 	if rounds > 1 {
 		return pause
@@ -138,7 +137,7 @@ func (f *Fleet) breaks(ctx context.Context, t *testing.T, l *Load, p partition) 
 	l.goOn(ctx, t, 5, f.Gateways)
 }
 
-// passing waits until Consul holds a gateway for well, or for critical.
+// passing waits until Consul's check of a gateway is passing, or critical.
 func (f *Fleet) passing(ctx context.Context, t *testing.T, g *Gateway, want bool) {
 	t.Helper()
 	err := Await(ctx, fmt.Sprintf("gateway %d in Consul", g.Index), func() string {
@@ -157,8 +156,8 @@ func (f *Fleet) passing(ctx context.Context, t *testing.T, g *Gateway, want bool
 	}
 }
 
-// lasting waits until the service is at the gateway that is the first in the hash, from
-// which it does not move by itself.
+// lasting waits until the gateway that is first in the hash order owns the service, because then
+// the owner does not change by itself.
 func (f *Fleet) lasting(ctx context.Context, t *testing.T) {
 	t.Helper()
 	var ids []ownership.ID

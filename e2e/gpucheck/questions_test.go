@@ -54,8 +54,8 @@ func onRack(root string) int {
 	return 0
 }
 
-// TestTheRackAnswersAsExpected: what the questions expect of real hardware is what
-// the rack does, but for nvidia-smi, which it has not.
+// TestTheRackAnswersAsExpected checks that the rack behaves as the questions expect of real
+// hardware, except for nvidia-smi, which it does not have.
 func TestTheRackAnswersAsExpected(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("device nodes and mounts need root")

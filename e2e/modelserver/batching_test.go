@@ -17,8 +17,7 @@ import (
 	"aliquot.example/e2e/modelserver/hardware"
 )
 
-// pipes is a listener whose connections are in memory, so that real HTTP is spoken in
-// simulated time.
+// pipes is a listener with in-memory connections, for real HTTP in simulated time.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -50,7 +49,7 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 }
 
-// serving starts a server as vLLM on a class, and returns a client of it.
+// serving starts a server that behaves like vLLM on a hardware class, and returns a client for it.
 func serving(t *testing.T, class string, change func(*options)) *http.Client {
 	o := usual()
 	o.model, o.engine, o.slots = "m", class, vllmSeqs
@@ -77,13 +76,14 @@ func serving(t *testing.T, class string, change func(*options)) *http.Client {
 	return &http.Client{Transport: transport}
 }
 
-// event is one chunk of a stream and when it came.
+// event is one chunk of a stream and the time of its arrival.
 type event struct {
 	answer
 	at time.Time
 }
 
-// ask sends a request and returns its status and events; a plain answer is one event.
+// ask sends a request and returns its status and events. An answer that is not streamed is one
+// event.
 func ask(t *testing.T, c *http.Client, path, body string) (int, []event) {
 	res, err := c.Post("http://m"+path, "application/json", strings.NewReader(body))
 	if err != nil {
@@ -108,8 +108,7 @@ func ask(t *testing.T, c *http.Client, path, body string) (int, []event) {
 
 func prompt(tokens int) string { return strings.Repeat("abcd", tokens)[2:] } // with its quotes
 
-// What a client sees is, to the instant, what the engine computes for the same
-// requests at the same times.
+// What a client sees is exactly what the engine computes for the same requests at the same times.
 func TestTheWireAgreesWithTheModel(t *testing.T) {
 	type call struct {
 		at             time.Duration
@@ -160,7 +159,7 @@ func TestTheWireAgreesWithTheModel(t *testing.T) {
 			go func() {
 				c := calls[i]
 				time.Sleep(c.at)
-				// Each prompt is its own from its first word, so that none finds a prefix.
+				// Prompts differ from their first word, so that none finds a cached prefix.
 				text := fmt.Sprintf("%04d", i) + strings.Repeat("word", c.prompt-1)
 				status, events := ask(t, client, "/v1/completions", fmt.Sprintf(`{"prompt": %q, "max_tokens": %d, "stream": true}`, text[2:], c.output))
 				if status != http.StatusOK || len(events) != c.output {
@@ -201,12 +200,12 @@ func TestStreamsOfAnEngineThatBatches(t *testing.T) {
 		if u := events[4].Usage; u == nil || u.PromptTokens != 100 || u.CompletionTokens != 3 || u.TotalTokens != 103 || u.Details == nil || u.Details.Cached != 0 {
 			t.Errorf("usage: %+v", u)
 		}
-		// The same conversation goes on: the full blocks of what was there are cached.
+		// The same conversation continues: the full blocks of its earlier part are cached.
 		body = fmt.Sprintf(`{"messages": [{"role": "user", "content": %q}, {"role": "assistant", "content": "yes"}], "max_tokens": 1}`, prompt(100))
 		if _, events = ask(t, c, "/v1/chat/completions", body); len(events) != 1 || events[0].Usage.Details.Cached != 96 {
 			t.Errorf("the second turn finds %+v, want 96 cached tokens", events[0].Usage.Details)
 		}
-		// Another role is another prompt.
+		// Another role makes another prompt.
 		body = fmt.Sprintf(`{"messages": [{"role": "system", "content": %q}], "max_tokens": 1}`, prompt(100))
 		if _, events = ask(t, c, "/v1/chat/completions", body); events[0].Usage.Details.Cached != 0 {
 			t.Errorf("a prompt of another role finds %d tokens", events[0].Usage.Details.Cached)

@@ -36,7 +36,7 @@ func benchOf(client *http.Client, change func(*profiler.Options)) profiler.Optio
 	return o
 }
 
-// What is measured from outside is what the engine computes with.
+// The benchmark finds the values with which the engine computes.
 func TestBenchFindsWhatTheEngineComputesWith(t *testing.T) {
 	for _, class := range []string{"a100", "l4"} {
 		t.Run(class, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestBenchFindsWhatTheEngineComputesWith(t *testing.T) {
 						t.Errorf("%s: %.4g, the engine computes with %.4g", name, of[0], of[1])
 					}
 				}
-				// What each further part of a long prompt costs shows as growth, too.
+				// The growing cost of the later parts of a long prompt is measured, too.
 				if math.Abs(c.Growth/truth.Growth-1) > 0.1 {
 					t.Errorf("growth %.4g, the engine computes with %.4g", c.Growth, truth.Growth)
 				}
@@ -74,7 +74,7 @@ func TestBenchFindsWhatTheEngineComputesWith(t *testing.T) {
 	}
 }
 
-// Ctrl-C keeps what was measured.
+// Ctrl-C keeps what was measured so far.
 func TestBenchKeepsWhatItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := serving(t, "a100", nil)
@@ -90,7 +90,7 @@ func TestBenchKeepsWhatItHas(t *testing.T) {
 	})
 }
 
-// A run ends in its time, on any server; what there was no time for is said.
+// A run ends within its time, on any server, and reports what it had no time for.
 func TestBenchEndsInItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var last profiler.Progress
@@ -112,7 +112,7 @@ func TestBenchEndsInItsTime(t *testing.T) {
 	})
 }
 
-// Neighbours on the same hardware make a server slower, and that is what is measured.
+// Neighbours on the same hardware make a server slower, and the benchmark measures that.
 func TestBenchBesideANeighbour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := serving(t, "a100", nil)
@@ -123,7 +123,7 @@ func TestBenchBesideANeighbour(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The stand-in's neighbour is in its own batch, which is the most that sharing can cost.
+		// The stand-in's neighbour is in the same batch, which is the most that sharing can cost.
 		beside, err := measured(t, client, func(o *profiler.Options) {
 			short(o)
 			o.Neighbours = []*profiler.Server{o.Server}

@@ -17,11 +17,11 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// The clients that most programs use, as npm has them.
+// npmClients are the clients that most programs use.
 var npmClients = []string{"openai@6.49.0", "@anthropic-ai/sdk@1.14.0"}
 
-// clients installs them once and returns the folder in which they are found. The test is
-// skipped where there is no node or no registry.
+// clients installs them once and returns their folder. It skips the test if there is no node or no
+// registry.
 func clients(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("npm"); err != nil {
@@ -47,8 +47,8 @@ func clients(t *testing.T) string {
 	return dir
 }
 
-// OpenAI's and Anthropic's own clients work against the gateway: every API that it reads,
-// plain and streamed, the list of models, errors and limits. What they used is counted.
+// OpenAI's and Anthropic's own clients work with the gateway: every API that it reads, streamed and
+// not, the list of models, errors and limits. Their usage is counted.
 func TestClientsOfOpenAIAndAnthropic(t *testing.T) {
 	modules := clients(t)
 	for name, settings := range map[string]string{

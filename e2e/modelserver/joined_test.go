@@ -16,8 +16,8 @@ import (
 	"aliquot.example/gateway/discovery"
 )
 
-// behindGateway starts a batching server and a gateway in front of it, with settings of
-// the service and more of the gateway, and returns the addresses of both and of the
+// behindGateway starts a batching server and a gateway in front of it, with the given settings of
+// the service and of the gateway. It returns the addresses of the server, the gateway and the
 // gateway's admin listener.
 func behindGateway(t *testing.T, settings string, more ...string) (direct, public, admin string) {
 	t.Helper()
@@ -33,7 +33,7 @@ func behindGateway(t *testing.T, settings string, more ...string) (direct, publi
 	return replica.URL, public, admin
 }
 
-// startGateway runs the gateway with a configuration in this process.
+// startGateway runs a gateway with the given configuration in this process.
 func startGateway(t *testing.T, text string) (public, admin string) {
 	t.Helper()
 	text += "access_log = \"off\"\nlisten { address = \"127.0.0.1:0\" }\nadmin {\n address = \"127.0.0.1:0\"\n}\ndrain {\n delay = \"0s\"\n timeout = \"5s\"\n}\n"
@@ -64,11 +64,11 @@ func startGateway(t *testing.T, text string) (public, admin string) {
 	return "http://" + public, "http://" + admin
 }
 
-// named is what differs between two answers to the same request.
+// named matches what differs between two answers to the same request.
 var named = regexp.MustCompile(`"(id":"[^"]*|created":\d+)`)
 
-// A client cannot tell a joined answer from the one that the engine gives in one piece:
-// it has the same bytes, but for its name and its second.
+// A client cannot distinguish a joined answer from one that the engine does not stream: the bytes
+// are the same, except for ID and time.
 func TestJoinedAnswersAreTheEngines(t *testing.T) {
 	direct, public, _ := behindGateway(t, "engine {\n join_answers = true\n}")
 	for path, body := range map[string]string{
@@ -94,7 +94,7 @@ func TestJoinedAnswersAreTheEngines(t *testing.T) {
 			}
 		}
 	}
-	// What the engine refuses it refuses in its own words.
+	// The engine's refusals reach the client unchanged.
 	const long = `{"model":"m","prompt":"x","max_tokens":0}`
 	var refused [2]string
 	for i, url := range []string{direct, public} {

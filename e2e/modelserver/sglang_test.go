@@ -10,8 +10,8 @@ import (
 	"aliquot.example/e2e/modelserver/hardware"
 )
 
-// newSGLang is a server with SGLang's memory saver. The first reload of its weights fails
-// where stumbles is set.
+// newSGLang returns a server with SGLang's memory saver. The first reload of its weights fails
+// while stumbles is set.
 func newSGLang(t *testing.T, class string, backup bool) (s *sleeper, stumbles *atomic.Bool) {
 	t.Helper()
 	o := usual()
@@ -38,15 +38,15 @@ func newSGLang(t *testing.T, class string, backup bool) (s *sleeper, stumbles *a
 	return s, stumbles
 }
 
-// version is the weight version, and how many requests were answered without weights.
+// version returns the weight version and how many requests were answered without weights.
 func (s *sleeper) version() (version string, garbled int) {
 	s.server.saver.mu.Lock()
 	defer s.server.saver.mu.Unlock()
 	return s.server.saver.version, s.server.saver.garbled
 }
 
-// SGLang's memory is released and taken back as vLLM sleeps and wakes, whether it keeps
-// its weights or reads them again, and no request meets an engine without them.
+// SGLang's memory is released and resumed like vLLM's sleep mode, whether it keeps its weights or
+// loads them again, and no request reaches an engine without weights.
 func TestSGLangSleeps(t *testing.T) {
 	for name, backup := range map[string]bool{"kept": true, "read again": false} {
 		t.Run(name, func(t *testing.T) {
@@ -70,8 +70,8 @@ func TestSGLangSleeps(t *testing.T) {
 	}
 }
 
-// The engine itself keeps what was done to it: a gateway that starts later finds it asleep,
-// and one whose waking was not finished is finished, not begun again.
+// The state of sleep is the engine's: a gateway that starts later finds a sleeping engine asleep,
+// and completes an unfinished wake-up instead of starting it again.
 func TestAGatewayFindsSGLangAsleep(t *testing.T) {
 	one, stumbles := newSGLang(t, "h100", false)
 	before := inFrontOf(t, one)

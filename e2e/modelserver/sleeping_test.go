@@ -16,14 +16,14 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// sleeper is a server with vLLM's sleep mode, and a hold on its orders.
+// sleeper is a server with vLLM's sleep mode whose sleep and wake requests a test can block.
 type sleeper struct {
 	*httptest.Server
 	server *server
 	class  string
 	wakes  atomic.Int64
-	fails  atomic.Bool   // /wake_up answers 500
-	halves atomic.Bool   // so does the next one, but the engine wakes
+	fails  atomic.Bool   // /wake_up returns 500
+	halves atomic.Bool   // the next one does, but the engine wakes
 	gate   chan struct{} // nil, or what /wake_up waits for
 }
 
@@ -58,7 +58,7 @@ func newSleeper(t *testing.T, class string, sleeps bool, gate chan struct{}) *sl
 	return s
 }
 
-// inFrontOf starts a gateway whose replicas sleep.
+// inFrontOf starts a gateway whose replicas can sleep.
 func inFrontOf(t *testing.T, replicas ...*sleeper) *sleepy {
 	t.Helper()
 	text := "service \"m\" {\npolicy = \"tokens\"\nsleep {}\n"
@@ -75,7 +75,7 @@ type sleepy struct {
 	replicas      []*sleeper
 }
 
-// states are the replicas' by class.
+// states returns the replicas' states by class.
 func (g *sleepy) states() (queued int, sleep map[string]string) {
 	g.t.Helper()
 	res, err := http.Get(g.admin + "/v1/services")
@@ -94,7 +94,7 @@ func (g *sleepy) states() (queued int, sleep map[string]string) {
 	return services[0].Queued, sleep
 }
 
-// enough says how many replicas of a class, "" for all, are to stay awake.
+// enough sets how many replicas of a class, or of all for "", must stay awake.
 func (g *sleepy) enough(class string, n int) {
 	g.t.Helper()
 	r, _ := http.NewRequest(http.MethodPut, g.admin+"/v1/services/m/awake", strings.NewReader(fmt.Sprintf(`{"class":%q,"replicas":%d}`, class, n)))
@@ -157,8 +157,8 @@ func all(state string, classes ...string) func(int, map[string]string) bool {
 	}
 }
 
-// What is more than enough sleeps; a request that finds all asleep is held while the
-// fastest of them wakes, and no more than one does.
+// Surplus replicas sleep. A request that finds all replicas asleep is held while the fastest wakes,
+// and only that one is woken.
 func TestAReplicaIsWokenForARequest(t *testing.T) {
 	gate := make(chan struct{})
 	fast, slow := newSleeper(t, "h100", true, gate), newSleeper(t, "a100", true, nil)
@@ -207,7 +207,7 @@ func TestAReplicaIsWokenForARequest(t *testing.T) {
 	}
 }
 
-// Where one cannot be woken another is: it fails to, or it died in its sleep.
+// If a replica fails to wake or died while asleep, another one is woken.
 func TestAnotherReplicaIsWoken(t *testing.T) {
 	for name, harm := range map[string]func(*sleeper){
 		"fails": func(s *sleeper) { s.fails.Store(true) },
@@ -232,8 +232,7 @@ func TestAnotherReplicaIsWoken(t *testing.T) {
 	}
 }
 
-// An engine that somebody else uses is not put to sleep, and one without sleep mode is
-// used as ever.
+// An engine that others also use is not put to sleep, and one without sleep mode is used as before.
 func TestWhoDoesNotSleep(t *testing.T) {
 	used, plain := newSleeper(t, "h100", true, nil), newSleeper(t, "a100", false, nil)
 	g := inFrontOf(t, used, plain)
@@ -263,8 +262,8 @@ func TestWhoDoesNotSleep(t *testing.T) {
 	g.alive()
 }
 
-// An engine whose waking did not come to its end says that it is awake. It is woken to
-// the end before it gets a request: its weights may not be there.
+// An engine whose wake-up did not finish reports that it is awake. The gateway completes the
+// wake-up before it sends a request, because the weights may be missing.
 func TestAHalfWokenReplicaIsWokenAgain(t *testing.T) {
 	only := newSleeper(t, "h100", true, nil)
 	only.server.bed.sleeping.Store(true)

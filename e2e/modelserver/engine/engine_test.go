@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// small is an engine with little memory, so that sequences meet in it.
+// small returns an engine with so little memory that sequences compete for it.
 func small(r *rand.Rand) *Engine {
 	h, _ := Class("a100")
 	h.KVTokens, h.Budget = 64*(20+r.IntN(200)), 64+r.IntN(1000)
 	return New(Config{Hardware: h, MaxSeqs: 1 + r.IntN(30), Block: 16, Page: 64})
 }
 
-// draw returns a sequence whose prefix it may share with others of the same r.
+// draw returns a sequence that may share its prefix with others from the same r.
 func draw(r *rand.Rand, e *Engine) *Sequence {
 	most := e.Blocks() * e.Config().Block
 	s := &Sequence{Prompt: 1 + r.IntN(most/2), Output: 1 + r.IntN(most/8)}
@@ -26,7 +26,7 @@ func draw(r *rand.Rand, e *Engine) *Sequence {
 	return s
 }
 
-// check counts the memory from the side of its holders.
+// check recounts the memory from its holders.
 func check(t *testing.T, e *Engine) {
 	t.Helper()
 	m := e.memory
@@ -202,8 +202,8 @@ func TestWhatNeverFitsIsRefused(t *testing.T) {
 	}
 }
 
-// The figures are those that the classes were derived for: prompt tokens per second
-// alone, and milliseconds of a step that has next to nothing to do.
+// The figures are those from which the classes were derived: prompt tokens per second without other
+// work, and milliseconds of an almost empty step.
 func TestClassesAreAsFastAsTheyWereDerived(t *testing.T) {
 	for class, want := range map[string]struct{ prompt, step float64 }{
 		"h100": {27700, 8.0}, "mi300x": {28500, 7.3}, "half-h100": {13900, 14.0},
