@@ -51,6 +51,7 @@ func (p *plan) find(name string) *service {
 // replicas and what was learned.
 func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 	p := &plan{config: c, routes: match.NewTable(c.Services), tenants: tenants{c.Tenants}}
+	var created []*service
 	for _, sc := range c.Services {
 		was := old.find(sc.Name)
 		if was != nil && len(c.Priorities) == len(old.config.Priorities) && continues(was.config, sc) {
@@ -63,14 +64,17 @@ func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 		if err != nil {
 			return nil, err
 		}
-		v, err := s.newService(sc, c, source)
+		v, err := s.newService(sc, source)
 		if err != nil {
 			return nil, err
 		}
 		if was != nil {
 			v.remembered = was.remembered
 		}
-		p.services = append(p.services, v)
+		p.services, created = append(p.services, v), append(created, v)
+	}
+	for _, v := range created {
+		s.giveQueue(v, c)
 	}
 	return p, nil
 }

@@ -106,6 +106,9 @@ func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map
 			return before
 		}
 	}
+	if now == nil { // no profile may be read, which can change
+		now = map[string]uint64{}
+	}
 	return now
 }
 

@@ -75,3 +75,16 @@ func TestNewProfilesAreTaken(t *testing.T) {
 		t.Errorf("read %d times, known %v; want once more after a failure", store.loads, known)
 	}
 }
+
+// A token that may read no profile at the start may be allowed to later.
+func TestProfilesThatMayBeReadLaterAreTaken(t *testing.T) {
+	store := &shelf{}
+	s := &Server{log: slog.New(slog.DiscardHandler), options: Options{Rates: store}}
+	v := &service{name: "chat", line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
+	s.plan.Store(&plan{services: []*service{v}})
+	known := s.takeProfiles(t.Context(), nil)
+	store.profiles = map[string]uint64{"chat": 7}
+	if known = s.takeProfiles(t.Context(), known); store.loads != 1 || known["chat"] != 7 {
+		t.Errorf("read %d times, known %v; want once", store.loads, known)
+	}
+}

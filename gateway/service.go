@@ -78,17 +78,31 @@ type Source interface {
 	Watch(ctx context.Context, set func([]line.Replica))
 }
 
-func (s *Server) newService(c config.Service, of *config.Config, source Source) (*service, error) {
+// newService creates a service without its queue, see giveQueue. It changes nothing outside, because
+// a later service of the configuration may fail.
+func (s *Server) newService(c config.Service, source Source) (*service, error) {
 	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name), requests: new(atomic.Int64),
 		remembered: &remembered{}}
 	var err error
 	if v.transports, err = newTransports(c.Upstream, s.options.Dial); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
-	times, firsts := &means{}, &means{}
 	if c.Wake != nil {
 		v.waker = newWaker(c.Name, c.Wake, s.options.Scaler, s.metrics, s.log)
 	}
+	if c.Engine.Salt {
+		if v.saltKey, err = saltKey(c.Engine.SaltKey); err != nil {
+			return nil, fmt.Errorf("service %q: %w", c.Name, err)
+		}
+	}
+	return v, nil
+}
+
+// giveQueue creates the queue of a new service. With peers it replaces that of the earlier service of
+// this name.
+func (s *Server) giveQueue(v *service, of *config.Config) {
+	c := v.config
+	times, firsts := &means{}, &means{}
 	o := line.Options{
 		Policy: s.policy(c, of),
 		Value: func(class string) any {
@@ -114,12 +128,6 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 	if c.Sleep != nil {
 		v.sleepers = newSleepers(v, s.metrics, s.log)
 	}
-	if c.Engine.Salt {
-		if v.saltKey, err = saltKey(c.Engine.SaltKey); err != nil {
-			return nil, fmt.Errorf("service %q: %w", c.Name, err)
-		}
-	}
-	return v, nil
 }
 
 // policy returns the dispatch policy of a service.

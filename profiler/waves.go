@@ -66,24 +66,34 @@ func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error)
 	return profile.WaveOf(answers), nil
 }
 
-// tooLarge returns an error if the server declined the prompts of a cell for their length although
-// it answered shorter ones. This is a limit of the server, not a fault.
-func (r *runner) tooLarge(c profile.Cell, errs []error) error {
+// tooLarge returns an error if the server declined the prompts of a cell for their length: it
+// answered shorter ones, none as long, and has no other fault in this wave. This is a limit of the
+// server, not a fault.
+func (r *runner) tooLarge(c profile.Cell, errs []error) (limit error) {
 	shorter := false
 	for other := range r.waves {
-		shorter = shorter || other.Prompt < c.Prompt
+		if other.Prompt >= c.Prompt {
+			return nil
+		}
+		shorter = true
 	}
 	for _, err := range errs {
 		var fault *Fault
-		if !shorter || !errors.As(err, &fault) {
-			continue
-		}
-		switch fault.status {
-		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
-			return fmt.Errorf("the server does not take it: %s", fault.Detail)
+		switch {
+		case err == nil, errors.Is(err, context.Canceled):
+		case shorter && errors.As(err, &fault) && declines(fault.status):
+			limit = fmt.Errorf("the server does not take it: %s", fault.Detail)
+		default:
+			return nil
 		}
 	}
-	return nil
+	return limit
+}
+
+// declines reports whether a status is one of those for a request that is too long.
+func declines(status int) bool {
+	return status == http.StatusBadRequest || status == http.StatusRequestEntityTooLarge ||
+		status == http.StatusUnprocessableEntity
 }
 
 // judge counts responses and records their faults. It returns an error that makes the round

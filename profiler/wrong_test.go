@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,6 +194,37 @@ func TestALimitOfTheContextIsNoFault(t *testing.T) {
 		return strings.Contains(s, "does not take it: 400 Bad Request: at most 500 tokens")
 	}) {
 		t.Errorf("not measured: %q", report.Left)
+	}
+}
+
+// A server that has answered a prompt declines another one as long: that is a fault, whatever it
+// says of the reason.
+func TestAServerThatDeclinesWhatItTookIsNamed(t *testing.T) {
+	var long atomic.Int64
+	report, err := against(t, time.Minute, func(w http.ResponseWriter, _ *http.Request, a asked) {
+		if len(a.Prompt) > 2000 && long.Add(1) > 1 {
+			http.Error(w, `{"error":{"message":"at most 500 tokens"}}`, http.StatusBadRequest)
+			return
+		}
+		streams(w, a, a.Tokens, usageOf(a, a.Tokens), "length")
+	})
+	if err != nil || !report.Faults.has(Failed) {
+		t.Errorf("%v, faults %v, left out %q", err, report.Faults, report.Left)
+	}
+}
+
+// A limit of the server does not hide what else it did wrong in the same wave.
+func TestALimitHidesNoFault(t *testing.T) {
+	r := &runner{waves: map[profile.Cell][]profile.Wave{{Prompt: 40, Concurrency: 1}: {{}}}}
+	long := profile.Cell{Prompt: 700, Concurrency: 3}
+	declined := &Fault{Kind: Failed, Detail: "400 Bad Request", status: http.StatusBadRequest}
+	if err := r.tooLarge(long, []error{declined, context.Canceled, nil}); err == nil {
+		t.Error("a declined prompt is no limit")
+	}
+	for _, other := range []error{&Fault{Kind: Cut, Detail: "after 3 pieces"}, &Fault{Kind: Failed, status: 500}, io.ErrUnexpectedEOF} {
+		if err := r.tooLarge(long, []error{declined, other}); err != nil {
+			t.Errorf("%v is hidden by %v", other, err)
+		}
 	}
 }
 
