@@ -34,17 +34,22 @@ func TestAReloadThatFailsSharesNoQueue(t *testing.T) {
 	text := func(retries, key string) *config.Config {
 		c, err := config.Parse([]byte(strings.NewReplacer("RETRIES", retries, "KEY", key).Replace(`
 service "a" {
-  replicas {
-    replica { address = "127.0.0.1:1" }
+  route {
+    path_prefix = "/a"
   }
-  upstream { retries = RETRIES }
+  replica {
+    address = "127.0.0.1:1"
+  }
+  upstream {
+    retries = RETRIES
+  }
 }
 service "b" {
-  replicas {
-    replica { address = "127.0.0.1:2" }
+  replica {
+    address = "127.0.0.1:2"
   }
   engine {
-    cache_salt          = true
+    cache_salt          = "tenant"
     cache_salt_key_file = "KEY"
   }
 }
