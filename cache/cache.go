@@ -136,7 +136,8 @@ func (d *Daemon) files() *peer.Files {
 }
 
 func (d *Daemon) newNetwork() *peer.Network {
-	n := &peer.Network{Members: d.members, Client: peer.NewClient(d.files()), Scheme: "https"}
+	files := d.files()
+	n := &peer.Network{Members: d.members, Client: peer.NewClient(files), Files: files, Scheme: "https"}
 	if d.conf.Peer.Insecure {
 		n.Scheme = "http"
 	}

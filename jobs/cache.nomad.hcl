@@ -85,7 +85,7 @@ variable "s3_credentials" {
 }
 
 variable "s3_server_credentials" {
-  description = "The same for settings with several s3 blocks: paths of Nomad variables by the labels of the blocks, such as {\"west\" = \"nomad/jobs/cache/west\"}. The keys of s3 \"west\" are in the file s3-west: credentials_file = \"{{ env `NOMAD_SECRETS_DIR` }}/s3-west\"."
+  description = "The same for settings with several s3 blocks: paths of Nomad variables by the labels of the blocks, such as {\"west\" = \"nomad/jobs/cache/west\"}. With ACLs, the job reads such a path only with a policy: nomad acl policy apply -job cache. The keys of s3 \"west\" are in the file s3-west: credentials_file = \"{{ env `NOMAD_SECRETS_DIR` }}/s3-west\"."
   type        = map(string)
   default     = {}
 }

@@ -114,6 +114,7 @@ func isURL(key, text string) error {
 // s3 reads the servers that speak S3, of which each bucket has one.
 func (c *Config) s3(blocks []*s3Body) error {
 	names, buckets := map[string]bool{}, map[string]string{}
+	var shared *S3 // the first that has the keys of the environment
 	for _, b := range blocks {
 		s := b.server()
 		if err := s.check(); err != nil {
@@ -123,6 +124,15 @@ func (c *Config) s3(blocks []*s3Body) error {
 			return fmt.Errorf("there are two blocks %s: give each its own label", s.block())
 		}
 		names[s.Name] = true
+		if s.CredentialsFile == "" && !s.Anonymous {
+			if shared == nil {
+				shared = s
+			}
+			if shared.owner() != s.owner() {
+				return fmt.Errorf("%s and %s are different servers without credentials_file, and both would get the "+
+					"keys of the environment: set credentials_file, or anonymous = true", shared.block(), s.block())
+			}
+		}
 		served := s.Buckets
 		if len(served) == 0 {
 			served = []string{""}
@@ -141,6 +151,20 @@ func (c *Config) s3(blocks []*s3Body) error {
 		c.S3 = append(c.S3, s)
 	}
 	return nil
+}
+
+// owner is whose server it is: the keys of one account are for all endpoints of Amazon.
+func (s *S3) owner() string {
+	host := ""
+	if u, err := url.Parse(s.Endpoint); err == nil {
+		host = strings.ToLower(u.Host)
+	}
+	for _, amazon := range []string{"amazonaws.com", "amazonaws.com.cn"} {
+		if strings.HasSuffix(host, "."+amazon) {
+			return amazon
+		}
+	}
+	return host
 }
 
 // block is what errors call the server's block.
@@ -183,10 +207,21 @@ func (s *S3) check() error {
 		return fmt.Errorf("%s.namespaces is missing: name the Nomad namespaces whose tasks may read what the "+
 			"credentials may, [\"*\"] for all, or set anonymous = true", key)
 	}
+	if err := s.checkBuckets(key); err != nil {
+		return err
+	}
+	return s.Namespaces.check(key + ".namespaces")
+}
+
+func (s *S3) checkBuckets(key string) error {
+	if s.Buckets != nil && len(s.Buckets) == 0 {
+		return fmt.Errorf("%s.buckets is empty: list the server's buckets, or leave it out to serve all that no other "+
+			"block lists", key)
+	}
 	if i := slices.IndexFunc(s.Buckets, notABucket); i >= 0 {
 		return fmt.Errorf("%s.buckets has %q: want names of buckets", key, s.Buckets[i])
 	}
-	return s.Namespaces.check(key + ".namespaces")
+	return nil
 }
 
 func notABucket(name string) bool { return name == "" || strings.ContainsAny(name, "/ ") }

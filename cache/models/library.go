@@ -334,5 +334,8 @@ func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {
 	if err != nil {
 		return nil, err
 	}
+	if got == nil {
+		return nil, fmt.Errorf("the record of %s at %s is empty", ref, revision)
+	}
 	return got.of(ref), nil
 }

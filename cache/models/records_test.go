@@ -180,3 +180,15 @@ func TestParsedRecords(t *testing.T) {
 		t.Errorf("a record that was removed is %v", got)
 	}
 }
+
+// A record without a listing is an error, whatever the file has become.
+func TestARecordWithoutAListing(t *testing.T) {
+	l := &Library{records: testRecords(t, t.TempDir(), 10, 1<<20)}
+	ref := repository(1)
+	if err := l.records.write(recordName(ref, "@v1"), []byte("null")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := l.load(ref, "v1"); err == nil {
+		t.Errorf("it is %+v", got)
+	}
+}

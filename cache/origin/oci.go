@@ -84,7 +84,8 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 	name := blob.Registry(host)
 	addresses := []string{credentials.ServerAddressFromHostname(host), name, name + ":443"}
 	if name == "docker.io" {
-		addresses = append(addresses, "https://index.docker.io/v1/")
+		addresses = append(addresses, "https://index.docker.io/v1/", "index.docker.io", "registry-1.docker.io",
+			"registry.hub.docker.com")
 	}
 	for _, address := range addresses {
 		found, err := store.Get(ctx, address)

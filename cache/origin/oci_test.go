@@ -27,6 +27,10 @@ func TestALoginIsForAllNamesOfItsRegistry(t *testing.T) {
 		{"https://index.docker.io/v1/", "docker.io:443", login},
 		{"docker.io", "registry-1.docker.io", login},
 		{"https://index.docker.io/v1/", "ghcr.io", auth.EmptyCredential},
+		{"index.docker.io", "registry-1.docker.io", login},
+		{"registry-1.docker.io", "registry-1.docker.io", login},
+		{"https://registry-1.docker.io/v2/", "docker.io", login},
+		{"registry-1.docker.io", "ghcr.io", auth.EmptyCredential},
 	} {
 		path := filepath.Join(t.TempDir(), "config.json")
 		if err := os.WriteFile(path, fmt.Appendf(nil, `{"auths":{%q:{"auth":"dTpw"}}}`, c.file), 0o600); err != nil {

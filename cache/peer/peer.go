@@ -27,6 +27,8 @@ const (
 type Network struct {
 	*Members
 	Client *http.Client
+	// Files are those of Client, nil on a network that is trusted.
+	Files *Files
 	// Scheme is https, or http on a network that is trusted.
 	Scheme string
 }

@@ -80,28 +80,40 @@ func (n *Network) warmed() (peers []string) {
 // keepOne keeps a connection to one peer.
 func (n *Network) keepOne(ctx context.Context, peer string, turns chan struct{}) {
 	wait, pause := rand.N(warmSpread), warmSpread
+	ask := n.connect
 	for {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return
 		}
-		select {
-		case turns <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		err := n.alive(ctx, peer)
-		<-turns
-		if err == nil {
-			wait, pause = warmEvery/2+rand.N(warmEvery/2), warmSpread
+		if err := ask(ctx, peer, turns); err == nil {
+			wait, pause, ask = warmEvery/2+rand.N(warmEvery/2), warmSpread, n.again
 			continue
 		}
-		wait, pause = pause/2+rand.N(pause/2), min(2*pause, warmEvery)
+		wait, pause, ask = pause/2+rand.N(pause/2), min(2*pause, warmEvery), n.connect
 	}
 }
 
-// alive sends a peer a request without content.
+// connect asks a peer to which there may be no connection, when it has a turn.
+func (n *Network) connect(ctx context.Context, peer string, turns chan struct{}) error {
+	select {
+	case turns <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-turns }()
+	return n.alive(ctx, peer)
+}
+
+// again asks a peer that answered the last time. It needs no turn: peers that hang would keep
+// all turns for so long that the connections to the others end.
+func (n *Network) again(ctx context.Context, peer string, _ chan struct{}) error {
+	return n.alive(ctx, peer)
+}
+
+// alive sends a peer a request without content. A connection that is kept would outlive the
+// certificate of its peer, so alive checks that the peer is still trusted.
 func (n *Network) alive(ctx context.Context, peer string) error {
 	ctx, cancel := context.WithTimeout(ctx, warmWithin)
 	defer cancel()
@@ -116,6 +128,13 @@ func (n *Network) alive(ctx context.Context, peer string) error {
 	defer res.Body.Close()
 	// The connection is idle only after the end of the body, here or of an error.
 	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, longestFrame)); err != nil {
+		return fmt.Errorf("peer %s: %w", peer, err)
+	}
+	if n.Files == nil || res.TLS == nil {
+		return nil
+	}
+	if err := n.Files.trusted(res.TLS); err != nil {
+		n.Client.CloseIdleConnections() // those to the other peers are made again
 		return fmt.Errorf("peer %s: %w", peer, err)
 	}
 	return nil

@@ -2,9 +2,12 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -147,6 +150,86 @@ func TestConnectionsAreKept(t *testing.T) {
 		end()
 		synctest.Wait()
 	})
+}
+
+// Peers that hang do not keep the connections to the others from being used.
+func TestPeersThatHangAreOnTheirOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &hanging{}
+		var peers []string
+		for i := range 100 {
+			peers = append(peers, fmt.Sprintf("hangs-%d:1", i))
+		}
+		n := &Network{Members: NewMembers("self:1", []string{"up:1"}), Client: &http.Client{Transport: s}, Scheme: "https"}
+		go n.KeepWarm(t.Context())
+		time.Sleep(warmSpread)
+		n.set(append(peers, "up:1"))
+		time.Sleep(20 * warmEvery)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.longest == 0 || s.longest > warmEvery {
+			t.Errorf("a connection was idle for %s, want at most %s", s.longest, warmEvery)
+		}
+	})
+}
+
+// hanging are peers of which one answers, and notes for how long its connection was idle.
+type hanging struct {
+	mu      sync.Mutex
+	last    time.Time
+	longest time.Duration
+}
+
+func (s *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != "up:1" {
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last.IsZero() {
+		s.longest = max(s.longest, time.Since(s.last))
+	}
+	s.last = time.Now()
+	return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody, Request: r}, nil
+}
+
+// A connection that is kept does not outlive the trust in its peer.
+func TestAConnectionEndsWithTheTrustInItsPeer(t *testing.T) {
+	ca, next := certtest.New(t), certtest.New(t)
+	served := &Files{CA: ca.File, ServerName: "aliquot-cache"}
+	served.Cert, served.Key = ca.Issue(t, "aliquot-cache")
+	files := *served
+	files.CA = filepath.Join(t.TempDir(), "ca.pem")
+	trust := func(a *certtest.Authority) {
+		text, err := os.ReadFile(a.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(files.CA, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(ca)
+	s := startServer(t, served)
+	n := &Network{Members: NewMembers("10.0.0.1:1", nil), Client: NewClient(&files), Files: &files, Scheme: "https"}
+	for range 2 {
+		if err := n.alive(t.Context(), s.address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust(next)
+	if err := n.alive(t.Context(), s.address); err == nil {
+		t.Error("a peer whose CA is not trusted any more answers")
+	}
+	before := s.connections()
+	if err := n.alive(t.Context(), s.address); err == nil || s.connections() == before {
+		t.Errorf("its connection is used again: %v", err)
+	}
+	trust(ca)
+	if err := n.alive(t.Context(), s.address); err != nil {
+		t.Error(err)
+	}
 }
 
 // A large cluster does not make each node keep a connection to all others.

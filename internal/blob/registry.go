@@ -6,7 +6,7 @@ import "strings"
 // all names of Docker Hub, lower case, without the port of HTTPS. It takes a host with or
 // without a port, or an address as docker login does, such as https://index.docker.io/v1/.
 func Registry(address string) string {
-	if _, rest, ok := strings.Cut(address, "://"); ok {
+	if scheme, rest, ok := strings.Cut(address, "://"); ok && !strings.Contains(scheme, "/") {
 		address = rest
 	}
 	host, _, _ := strings.Cut(address, "/")

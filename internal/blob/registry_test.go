@@ -19,6 +19,7 @@ func TestRegistry(t *testing.T) {
 		"registry.hub.docker.com":        "docker.io",
 		"index.internal":                 "index.internal",
 		"[::1]:443":                      "[::1]",
+		"other.internal/a://ghcr.io":     "other.internal",
 		"":                               "",
 	} {
 		if got := Registry(address); got != want {
