@@ -13,7 +13,7 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// gapJob has slices of the only GPU and stays away for a while after its program ended.
+// gapJob has slices of the only GPU and restarts with a delay after its program has ended.
 const gapJob = `
 variable "name" {}
 variable "image" {}
@@ -49,9 +49,9 @@ job "gap" {
   }
 }`
 
-// TestSlicesChangeUnderATask divides a GPU anew while a task has 60% of it. Nomad counts
-// the task's instances against none of the new ones: nothing else is placed beside it,
-// and it does not come back beside who took the GPU while it was away.
+// TestSlicesChangeUnderATask changes the number of slices of a GPU while a task has 60% of it.
+// Nomad does not count the task's instances against the new ones: nothing else is placed beside it,
+// and it does not restart beside a task that took the GPU meanwhile.
 func TestSlicesChangeUnderATask(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100", Device: "gpu \"*\" {\n slices = 20\n}\n"})
 	before := submit(ctx, t, c, gapJob, cluster.Vars{"name": "before", "image": c.Image, "count": 12})
@@ -79,7 +79,7 @@ func TestSlicesChangeUnderATask(t *testing.T) {
 		t.Errorf("the GPU is offered as %+v", g.Instances)
 	}
 	over := submit(ctx, t, c, gapJob, cluster.Vars{"name": "over", "image": c.Image, "count": 10})
-	// On a slow machine the task may be back before the other is placed: then once more.
+	// On a slow machine the task may restart before the other is placed. Then try again.
 	killed := 0
 	err = cluster.AwaitWithin(ctx, 6*time.Minute, "another job in the gap", func() string {
 		if running(c, over) {

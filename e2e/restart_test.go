@@ -58,8 +58,8 @@ job "volume" {
   }
 }`
 
-// TestRestart restarts a task, then the agent and the task again: each time the
-// container must get the same GPU with the same limits and mounts.
+// TestRestart restarts a task, then the agent and the task again. Each time the container must get
+// the same GPU with the same limits and mounts.
 func TestRestart(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Volumes: map[string]string{"models": t.TempDir()}})
 	job := submit(ctx, t, c, volumeJob, cluster.Vars{"image": c.Image})
@@ -105,8 +105,8 @@ func TestRestart(t *testing.T) {
 	same(t, "after a crash of the driver and a task restart", first, infos(ctx, t, c, allocs)["server"])
 }
 
-// killDriver kills the task driver and waits until Nomad has started another that
-// has found the task again: its statistics go on.
+// killDriver kills the task driver and waits until Nomad has started another one that has recovered
+// the task, so that its statistics continue.
 func killDriver(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation) {
 	t.Helper()
 	drivers := func() []int {

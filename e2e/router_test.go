@@ -31,8 +31,7 @@ type routers struct {
 
 const routerNode = "gpu-node"
 
-// startRouters starts Consul and n routers, with sessions that are lost within
-// seconds.
+// startRouters starts Consul and n routers whose sessions expire within seconds.
 func startRouters(t *testing.T, n int) *routers {
 	t.Helper()
 	dir := t.TempDir()
@@ -98,7 +97,7 @@ func (r *routers) end(pid int, signal syscall.Signal) {
 	_ = cmd.Wait()
 }
 
-// leader returns the process ID of the router that holds the lock, 0 for none.
+// leader returns the process ID of the router that holds the lock, or 0.
 func (r *routers) leader() int {
 	pair, _, err := r.consul.Client.KV().Get("aliquot/router/leader", nil)
 	if err != nil || pair == nil || pair.Session == "" {
@@ -170,7 +169,7 @@ func awaitHere(t *testing.T, within time.Duration, missing func() string) {
 	}
 }
 
-// computed are the shares that counts of healthy instances should give.
+// computed returns the shares that the given counts of healthy instances should have.
 func computed(t *testing.T, counts map[string]int) map[string]int {
 	t.Helper()
 	var all []weigh.Instance
@@ -239,9 +238,9 @@ func (h *history) follow(t *testing.T, server *consultest.Server, service string
 	}
 }
 
-// Two routers; the leader is killed ten times while health changes before, while
-// and after it dies. Every version of the splitter is one that some state of the
-// instances calls for, and each round ends with the right one.
+// With two routers, the leader is killed ten times while health changes before, during and after
+// its death. Every version of the splitter must match some state of the instances, and each round
+// must end with the right one.
 func TestRouterLeaderIsKilled(t *testing.T) {
 	r := startRouters(t, 2)
 	full := map[string]int{"h100": 2, "l4": 2, "mi300x": 1}
@@ -288,8 +287,8 @@ func TestRouterLeaderIsKilled(t *testing.T) {
 	t.Logf("%d versions of the splitter, all of them legal", len(h.seen))
 }
 
-// A leader that stands still for longer than its session lives and then goes on
-// must not overwrite what its successor wrote.
+// A leader that is suspended for longer than its session lives, and then continues, must not
+// overwrite what its successor wrote.
 func TestRouterLeaderFreezes(t *testing.T) {
 	r := startRouters(t, 2)
 	full := map[string]int{"h100": 2, "l4": 2}
@@ -310,7 +309,7 @@ func TestRouterLeaderFreezes(t *testing.T) {
 		if err := syscall.Kill(leader, syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
-		// It is given time for a wrong write; there must be none.
+		// It has time for a wrong write, which must not happen.
 		deadline := time.Now().Add(2500 * time.Millisecond)
 		awaitHere(t, 5*time.Second, func() string {
 			if splitterIndex(t, r) != before {
@@ -333,8 +332,8 @@ func splitterIndex(t *testing.T, r *routers) uint64 {
 	return e.GetModifyIndex()
 }
 
-// The job of the router and the job of a model server, as users run them: the
-// hardware that was granted reaches Consul's shares.
+// With the jobs of the router and of a model server, as users run them, the granted hardware
+// determines Consul's shares.
 func TestRouterJob(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	vars := cluster.Vars{
@@ -351,7 +350,7 @@ func TestRouterJob(t *testing.T) {
 	}
 	run(ctx, t, c, "jobs/router.nomad.hcl", vars, 1)
 	app := appVars(c, 3)
-	app["slices"] = 8 // two fit one GPU, so both classes get some
+	app["slices"] = 8 // two fit on one GPU, so both classes get some
 	run(ctx, t, c, httpJob, app, 3)
 	server := &consultest.Server{Client: c.Consul}
 	missing := func() string {

@@ -30,7 +30,7 @@ func uuid(t *testing.T, c *cluster.Cluster, index int) string {
 	return file.GPUs[index].UUID()
 }
 
-// sliceVars are the settings of slicesJob for an allocation of each size on one GPU.
+// sliceVars returns the variables of slicesJob for one allocation of each size on one GPU.
 func sliceVars(c *cluster.Cluster, name string, more cluster.Vars) cluster.Vars {
 	vars := cluster.Vars{"name": name, "image": c.Image, "gpus": "^h100-"}
 	for key, value := range more {
@@ -39,7 +39,7 @@ func sliceVars(c *cluster.Cluster, name string, more cluster.Vars) cluster.Vars 
 	return vars
 }
 
-// TestSlices shares one cluster between the tests that leave it as it was.
+// TestSlices runs the tests that restore their cluster on a shared one.
 func TestSlices(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	t.Run("unequal slices on one GPU", func(t *testing.T) { unequalSlices(ctx, t, c) })
@@ -88,7 +88,7 @@ func unequalSlices(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	checkStats(ctx, t, c, allocs)
 }
 
-// checkMeta checks that Consul learns what was granted.
+// checkMeta checks that the service's meta in Consul describes the grant.
 func checkMeta(ctx context.Context, t *testing.T, c *cluster.Cluster, service string) {
 	t.Helper()
 	for tag, want := range map[string]string{"small": "6", "large": "10"} {
@@ -112,8 +112,8 @@ func checkMeta(ctx context.Context, t *testing.T, c *cluster.Cluster, service st
 	}
 }
 
-// checkStats checks that Nomad shows, slice by slice, which allocation holds it and
-// how much memory that uses: 512 MiB each, as the model server takes.
+// checkStats checks that Nomad shows for each slice which allocation holds it and how much memory
+// that uses: 512 MiB each, as the model server allocates.
 func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []*nomad.Allocation) {
 	t.Helper()
 	for _, alloc := range allocs {
@@ -130,8 +130,8 @@ func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []
 	}
 }
 
-// missingStats says what the statistics of an allocation lack whose task uses so many MiB
-// of GPU memory.
+// missingStats returns what is missing in the statistics of an allocation whose task uses mib MiB
+// of GPU memory, or "".
 func missingStats(groups []*nomad.DeviceGroupStats, alloc string, slices []gpu.Slice, mib float64) string {
 	found := map[string]*nomad.DeviceStats{}
 	for _, group := range groups {

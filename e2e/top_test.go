@@ -10,7 +10,7 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// TestTop reads a node with a job on it by the shipped command.
+// TestTop runs the shipped command against a node with a job.
 func TestTop(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	alloc := run(ctx, t, c, httpJob, appVars(c, 1), 1)[0]

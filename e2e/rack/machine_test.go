@@ -23,8 +23,8 @@ type machine struct {
 	gpu        string // UUID that the daemon serves
 }
 
-// newMachine needs root for the device nodes. Its folders are short, because a
-// socket's path has room for 107 characters, and open to other users.
+// newMachine needs root to create device nodes. Its folders have short paths, because a socket's
+// path is limited to 107 characters, and are accessible to other users.
 func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -61,7 +61,7 @@ func (m *machine) env() []string {
 	return append(tools.Env(m.rack, nil), "CUDA_MPS_PIPE_DIRECTORY="+m.pipe, "CUDA_MPS_LOG_DIRECTORY="+m.logs)
 }
 
-// binary is the test binary, or a copy that other users can run.
+// binary returns the test binary, or a copy that other users can run.
 func (m *machine) binary(uid uint32) string {
 	if uid == 0 {
 		return os.Args[0]
@@ -70,8 +70,8 @@ func (m *machine) binary(uid uint32) string {
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	// Not written by this process: a fork of another test would hold the file
-	// open for writing and exec would find it busy.
+	// This process must not write it: a fork in another test would hold the file open for writing,
+	// and exec would fail with "text file busy".
 	if out, err := exec.Command("cp", os.Args[0], path).CombinedOutput(); err != nil {
 		m.t.Fatalf("cp: %v: %s", err, out)
 	}
@@ -103,7 +103,7 @@ func (m *machine) say(commands ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// daemon starts the daemon and ends it with the test.
+// daemon starts the daemon and stops it when the test ends.
 func (m *machine) daemon() {
 	m.t.Helper()
 	if out, code := m.control("", "-d"); code != 0 || out != "" {
@@ -130,7 +130,7 @@ func kill(t *testing.T, pid int) {
 	until(t, "the kill", func() bool { return !alive(pid) })
 }
 
-// alive is false for a process that nobody has waited for, too.
+// alive also returns false for a zombie.
 func alive(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {

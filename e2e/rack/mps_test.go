@@ -377,7 +377,7 @@ func TestClientFindsTheRackInTheDriverLibrary(t *testing.T) {
 	}
 }
 
-// A GPU that is lost takes no client, and those that it has fail.
+// A lost GPU accepts no client, and its existing clients fail.
 func TestALostGPUServesNobody(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, "h100")

@@ -84,7 +84,7 @@ func TestXIDReachesEveryWatcherOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	uuid := f.GPUs[1].UUID()
-	edit(t, r.XID(uuid, 31)) // before anybody watches: told to nobody
+	edit(t, r.XID(uuid, 31)) // nobody watches yet, so nobody receives it
 	first, second := talkTo(t, r, "events"), talkTo(t, r, "events")
 	var e eventSeen
 	if first.ask("short", &e); e.Return != "Timeout" || e.MS < 50 {

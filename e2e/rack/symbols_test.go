@@ -13,8 +13,8 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 )
 
-// Programs of others end at the first function that the library lacks: it exports
-// every one of go-nvml's header.
+// Other programs crash at the first function that the library lacks, so it must export every
+// function in go-nvml's header.
 func TestTheLibraryHasEveryFunction(t *testing.T) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/NVIDIA/go-nvml").Output()
 	if err != nil {
@@ -48,9 +48,9 @@ func TestTheLibraryHasEveryFunction(t *testing.T) {
 	}
 }
 
-// askAsOthers makes the calls by which programs of others failed on the rack:
-// nomad-device-nvidia's of the display, gpu-feature-discovery's of a MIG device's
-// profile, and those of go-nvml's examples.
+// askAsOthers makes the calls with which other programs failed on the rack: nomad-device-nvidia's
+// for the display, gpu-feature-discovery's for a MIG device's profile, and those of go-nvml's
+// examples.
 func askAsOthers(lib nvml.Interface, print func(any)) error {
 	d, r := lib.DeviceGetHandleByIndex(0)
 	if r != nvml.SUCCESS {
