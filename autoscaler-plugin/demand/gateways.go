@@ -62,7 +62,7 @@ type History struct {
 type Span struct {
 	Service  string
 	From, To time.Time
-	// Times requests Second.Times.
+	// Times means that Second.Times is needed too.
 	Times bool
 }
 
@@ -89,8 +89,8 @@ type Gateways struct {
 	Fixed []string
 
 	mu sync.Mutex
-	// last is the gateways that Consul last returned. While Consul is away, counts can only grow by
-	// them. A restarted plugin waits for Consul.
+	// last is the gateways that Consul last returned. While Consul is away they are queried, and
+	// counts can grow but not shrink. A restarted plugin waits for Consul.
 	last []member
 }
 

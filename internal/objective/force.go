@@ -50,7 +50,7 @@ func (f Force) Age(now time.Time) time.Duration {
 	return max(0, now.Sub(f.since))
 }
 
-// Equal reports whether two values describe the same service.
+// Equal reports whether the classes serve the same in both.
 func (f Force) Equal(o Force) bool {
 	return f.tokens == o.tokens && maps.Equal(f.serving, o.serving) && maps.Equal(f.assumed, o.assumed) &&
 		maps.EqualFunc(f.profiled, o.profiled, time.Time.Equal)

@@ -76,7 +76,8 @@ type supply struct {
 	// best is the index of the class whose replica serves most, and rate its requests per second.
 	best int
 	rate float64
-	// possible means that some class meets the objective with at least one request.
+	// possible means that some measured class with devices meets the objective with at least one
+	// request.
 	possible bool
 }
 
