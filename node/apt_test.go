@@ -309,7 +309,7 @@ func TestWhatEndsBeforeItBegins(t *testing.T) {
 		r.must(os.RemoveAll(r.Root.Path(r.dir)))
 		r.must(r.Withdraw(older))
 		err := r.fetch(t.Context(), s)
-		if err == nil || !strings.Contains(err.Error(), "there would be no way back") || !strings.Contains(err.Error(), "allow_no_rollback") {
+		if err == nil || !strings.Contains(err.Error(), "so a rollback would not be possible") || !strings.Contains(err.Error(), "allow_no_rollback") {
 			t.Errorf("%v", err)
 		}
 		without := s
@@ -319,7 +319,7 @@ func TestWhatEndsBeforeItBegins(t *testing.T) {
 	t.Run("a full disk", func(t *testing.T) {
 		r.must(os.RemoveAll(r.Root.Path(r.dir)))
 		r.must(r.Small(r.dir, 4096))
-		if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "MiB free, and the installation needs") {
+		if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "MiB free, but the installation needs") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -336,7 +336,7 @@ func TestASmallBoot(t *testing.T) {
 	r.must(r.Write(initrd, strings.Repeat("x", 4<<10)))
 	r.must(r.fetch(t.Context(), s))
 	r.must(r.Write(initrd, strings.Repeat("x", 8<<10)))
-	if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "/boot has 0 MiB free, and the installation needs") {
+	if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "/boot has 0 MiB free, but the installation needs") {
 		t.Errorf("%v", err)
 	}
 }

@@ -40,12 +40,12 @@ func TestRightSizeSubmitsANewSizeAlone(t *testing.T) {
 		"another count":   {sized, group(nomad.TaskGroupDiff{Fields: edited("Count")}), false, ""},
 		"other packing":   {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Resources", Objects: []*nomad.ObjectDiff{{Type: "Added", Name: "Affinity", Fields: edited("Weight")}}}), false, ""},
 		"not in Nomad":    {sized, group(nomad.TaskGroupDiff{Fields: edited("Other")}), true, ""},
-		"another model":   {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Config", Fields: edited("args[0]")}), false, "group nvidia, task server, config args[0] differs"},
-		"another device":  {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Device", Fields: edited("Count")}), false, "group nvidia, task server, device Count differs"},
-		"another group":   {sized, &nomad.JobDiff{TaskGroups: []*nomad.TaskGroupDiff{{Type: "Deleted", Name: "amd"}}}, false, "group amd differs"},
-		"another field":   {sized, &nomad.JobDiff{Fields: edited("Priority")}, false, "Priority differs"},
+		"another model":   {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Config", Fields: edited("args[0]")}), false, "differs from - with these variables in group nvidia, task server, config args[0]:"},
+		"another device":  {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Device", Fields: edited("Count")}), false, "in group nvidia, task server, device Count:"},
+		"another group":   {sized, &nomad.JobDiff{TaskGroups: []*nomad.TaskGroupDiff{{Type: "Deleted", Name: "amd"}}}, false, "in group amd:"},
+		"another field":   {sized, &nomad.JobDiff{Fields: edited("Priority")}, false, "in Priority:"},
 		"no such devices": {`variable "slices" {} # fixed`, nil, false, `the variable "slices" does not set the count`},
-		"no variable":     {`variable "size" {}`, nil, false, "has no variable for l4, 5 of 20 slices"},
+		"no variable":     {`variable "size" {}`, nil, false, "has no variable to set l4, 5 of 20 slices"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cluster := &sizedCluster{diff: c.diff, absent: c.absent}

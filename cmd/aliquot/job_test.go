@@ -109,7 +109,7 @@ func TestNotesOfIslandsAreSaid(t *testing.T) {
 		{Device: "single", Note: "there is nothing to join"},
 	}}.say(ui)
 	got := ui.ErrorWriter.String()
-	if strings.Contains(got, "device clear") || !strings.Contains(got, "device unclear: it counts") || !strings.Contains(got, "device single: no island") {
+	if strings.Contains(got, "device clear") || !strings.Contains(got, "device unclear: it counts") || !strings.Contains(got, "device single: island not requested") {
 		t.Errorf("warnings are\n%s", got)
 	}
 }

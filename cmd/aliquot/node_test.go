@@ -84,7 +84,7 @@ func TestFreeingASlotWarns(t *testing.T) {
 	if got := freed("gpu-7", ""); got != "the slot of node gpu-7 is free" {
 		t.Error(got)
 	}
-	if got := freed("gpu-7", driver.Installing); !strings.Contains(got, "warning: its last report is of phase installing") {
+	if got := freed("gpu-7", driver.Installing); !strings.Contains(got, "warning: the node last reported phase installing") {
 		t.Error(got)
 	}
 }

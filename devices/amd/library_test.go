@@ -43,7 +43,7 @@ func TestAResetWhoseEndIsMissedIsForgotten(t *testing.T) {
 					t.Error("a reset goes on for ever")
 				}
 			}
-			if told, ended := log.count("WARN", "is being reset"), log.count("WARN", "was not reported"); told != n+1 || ended != n+1 {
+			if told, ended := log.count("WARN", "is being reset"), log.count("WARN", "did not report the end of a GPU's reset"); told != n+1 || ended != n+1 {
 				t.Errorf("told of %d resets and %d ends, want %d", told, ended, n+1)
 			}
 		}

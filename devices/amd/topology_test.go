@@ -148,7 +148,7 @@ func TestABadNodeIsToldAndTheOthersServed(t *testing.T) {
 		{"no number", "has no simd_per_cu", func(t *testing.T, path string) {
 			rewrite(t, path, func(s string) string { return strings.Replace(s, "simd_per_cu 4", "simd_per_cu four", 1) })
 		}},
-		{"division by zero", "which is no GPU", func(t *testing.T, path string) {
+		{"division by zero", "which no GPU has", func(t *testing.T, path string) {
 			rewrite(t, path, func(s string) string { return strings.Replace(s, "simd_per_cu 4", "simd_per_cu 0", 1) })
 		}},
 		{"too large", "is larger than", func(t *testing.T, path string) {

@@ -5,9 +5,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"aliquot.example/e2e/rack"
 )
+
+// firstWait is how long the first fingerprint waits for daemons that are starting.
+const firstWait = 3 * time.Second
 
 // slow makes a control program that does as the rack's, but late: it starts a
 // daemon and ends one only after it has said that it did, as the real one may.
@@ -38,11 +42,15 @@ echo "$asked" | nvidia-cuda-mps-control
 func TestADaemonThatBeginsLate(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "t4")
+	began := time.Now()
 	c := b.plugin(t, b.slow(t, "0.5", "0"))
-	if gs := until(t, c, "a fingerprint", func(groups) bool { return true }); !allWell(gs) {
+	gs := until(t, c, "a fingerprint", func(groups) bool { return true })
+	// On a busy host the daemon may take longer than the first fingerprint waits.
+	if took := time.Since(began); !allWell(gs) && took < firstWait {
 		_, why := health(named(gs, "t4-0"))
-		t.Errorf("the first fingerprint says %q", why)
+		t.Errorf("the first fingerprint says %q after %s", why, took)
 	}
+	until(t, c, "a daemon that accepts clients", allWell)
 }
 
 // TestADaemonThatEndsLate gets no second one beside it.

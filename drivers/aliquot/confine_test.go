@@ -303,7 +303,7 @@ func TestAllowedDevicesPassByNameAndByLink(t *testing.T) {
 }
 
 func TestAllowedDevicesAreNodes(t *testing.T) {
-	for path, want := range map[string]string{"/dev/kfd": "", "dri/renderD128": "want the path of a device node", "/etc/passwd": "want the path of a device node", "/dev/dri": "is a folder"} {
+	for path, want := range map[string]string{"/dev/kfd": "", "dri/renderD128": "want the path of a device node", "/etc/passwd": "want the path of a device node", "/dev/dri": "which is a directory"} {
 		c := DriverConfig{Root: string(confined(t, func(*limits) {}).host), RunDir: "/run/aliquot", CacheSocket: "/run/aliquot/cache.sock", MPSControl: "x", Attach: AttachAuto, DanglingCheck: DanglingOff, AttachmentTimeout: "1s", AllowedDevices: []string{path}}
 		if _, err := c.settings(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
@@ -343,8 +343,8 @@ func TestSeccompProfilesAreFilesOfASize(t *testing.T) {
 		t.Fatal(err)
 	}
 	for opt, want := range map[string]string{
-		"seccomp=/dev/zero": "no regular file", "seccomp:/dev/zero": "no regular file", "seccomp=" + fifo: "no regular file", "seccomp=" + large: "at most 1048576 are read",
-		"seccomp=" + t.TempDir(): "no regular file", "seccomp=/missing.json": "no such file", "seccomp": "no such file",
+		"seccomp=/dev/zero": "not a regular file", "seccomp:/dev/zero": "not a regular file", "seccomp=" + fifo: "not a regular file", "seccomp=" + large: "use one of at most 1048576",
+		"seccomp=" + t.TempDir(): "not a regular file", "seccomp=/missing.json": "no such file", "seccomp": "no such file",
 	} {
 		_, _, err := s.start(t, fmt.Sprintf(`{"image": "x:1", "security_opt": [%q]}`, opt), nil, nil)
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {

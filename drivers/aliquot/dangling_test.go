@@ -114,7 +114,7 @@ func TestAgentIsReadFromItsCommandLine(t *testing.T) {
 		"no file":         {[]string{"agent", "-dev"}, danglingUnsafe, ""},
 		"file is gone":    {[]string{"agent", "-config=gone.hcl"}, "", "gone.hcl: no such file"},
 		"file is broken":  {[]string{"agent", "-config=broken.hcl"}, "", "broken.hcl"},
-		"another program": {[]string{"job", "run"}, "", "is no Nomad agent"},
+		"another program": {[]string{"job", "run"}, "", "is not a Nomad agent"},
 	} {
 		config, err := agent.Read(machine.Running, standIn(t, dir, c.args...))
 		if c.fail != "" {

@@ -27,7 +27,7 @@ func TestTasksOfAFaultedServerAreEnded(t *testing.T) {
 	if err := syscall.Kill(m.server(t), syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	e := s.event(t, "lost its GPU: the MPS server of h100-0 is in FAULT", "so that Nomad starts it again")
+	e := s.event(t, "lost its GPU: the MPS server of h100-0 is in FAULT", "so that Nomad restarts it")
 	if e.AllocID != victim.AllocID {
 		t.Errorf("event %+v", e)
 	}
@@ -73,5 +73,5 @@ func TestOtherUserThanTheDaemonServesIsNamed(t *testing.T) {
 	other := s.job(`{"image": "aliquot-test:mps", "args": ["stay"], "attachment_timeout": "1s"}`, reserved(m.grant), nil)
 	other.User = "1000:1000"
 	s.run(other)
-	s.event(t, "GPU attachment not seen", "the task runs as user 1000, and the daemon serves user 0", "mps_multi_user = true")
+	s.event(t, "GPU attachment not seen", "the task runs as user 1000, but the daemon serves user 0", "mps_multi_user = true")
 }

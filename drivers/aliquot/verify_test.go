@@ -133,7 +133,7 @@ func TestTaskThatNeverAttachesIsOnlyReportedByDefault(t *testing.T) {
 
 func TestTaskThatEndsBeforeTheCheckIsNoFailure(t *testing.T) {
 	m := newMPSMachine(t)
-	s := m.ship(t, 2*time.Second)
+	s := m.ship(t, 10*time.Second)
 	probeImage(t, s.engine, "aliquot-test:mps")
 	job := s.job(`{"image": "aliquot-test:mps", "args": ["exit"], "require_attachment": true}`, reserved(m.grant), nil)
 	s.run(job)
@@ -145,9 +145,9 @@ func TestTaskThatEndsBeforeTheCheckIsNoFailure(t *testing.T) {
 		t.Errorf("exit %+v", result)
 	}
 	// A later task's verdict comes after this one's would have come.
-	later := s.job(`{"image": "aliquot-test:mps", "args": ["stay"], "attachment_timeout": "3s"}`, reserved(m.grant), nil)
+	later := s.job(`{"image": "aliquot-test:mps", "args": ["stay"], "attachment_timeout": "10s"}`, reserved(m.grant), nil)
 	s.run(later)
-	s.event(t, "GPU attachment not seen: within 3s")
+	s.event(t, "GPU attachment not seen: within 10s")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.events {
@@ -159,7 +159,7 @@ func TestTaskThatEndsBeforeTheCheckIsNoFailure(t *testing.T) {
 
 func TestCheckGoesOnAfterTheDriverWasKilled(t *testing.T) {
 	m := newMPSMachine(t)
-	s := m.ship(t, 3*time.Second)
+	s := m.ship(t, 10*time.Second) // long enough for the kill to come first on a busy host
 	probeImage(t, s.engine, "aliquot-test:mps")
 	job := s.job(`{"image": "aliquot-test:mps", "args": ["stay"], "require_attachment": true}`, reserved(m.grant), nil)
 	handle := s.run(job)
