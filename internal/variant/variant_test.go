@@ -124,7 +124,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"class is text and has no order":                on(Constraint{"class", ">", "a"}),
 		"error parsing regexp":                          on(Constraint{"class", "regexp", "("}),
 		"memory is an amount of memory, not a version":  on(Constraint{"memory", "version", ">= 1"}),
-		`">> 1" is not a version condition`:                on(Constraint{"driver_version", "version", ">> 1"}),
+		`">> 1" is not a version condition`:             on(Constraint{"driver_version", "version", ">> 1"}),
 		`"new" is no version`:                           on(Constraint{"driver_version", ">=", "new"}),
 		`"six" is no number`:                            on(Constraint{"slices", "=", "six"}),
 		"is_set takes no value":                         on(Constraint{"target", "is_set", "x"}),
