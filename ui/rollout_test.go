@@ -27,6 +27,6 @@ func (p page) rollout() {
 	put("nodes/2", `{"node": "rack-2", "id": "2", "class": "h100", "phase": "failed", "why": "the module on disk is another", "since": "AT"}`)
 	p.shows("rollout stopped: node rack-2 failed")
 	put("wanted", "no JSON")
-	p.shows("key aliquot/node/wanted cannot be understood")
+	p.shows("cannot decode key aliquot/node/wanted in Consul")
 	p.fits()
 }

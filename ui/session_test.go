@@ -273,7 +273,7 @@ func TestTheBrowserIsToldThatNomadIsAway(t *testing.T) {
 	if answer, said := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusServiceUnavailable || !strings.Contains(said, "Nomad does not answer") {
 		t.Errorf("the stream answers %s %s", answer.Status, said)
 	}
-	if answer, said := s.do(t, "GET", "/v1/session", "", session.Value); answer.StatusCode != http.StatusOK || !strings.Contains(said, `"away":"Nomad does not answer`) {
+	if answer, said := s.do(t, "GET", "/v1/session", "", session.Value); answer.StatusCode != http.StatusOK || !strings.Contains(said, `"away":"cannot check the token: Nomad does not answer`) {
 		t.Errorf("the session answers %s %s", answer.Status, said)
 	}
 	c.Do(func() { c.NomadDown = false })

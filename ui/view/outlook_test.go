@@ -172,16 +172,16 @@ func TestReplayAfterAnHourOfSilence(t *testing.T) {
 // A policy that the page cannot repeat is said, and nothing is drawn of it.
 func TestPoliciesThatAreNotRepeated(t *testing.T) {
 	for what, change := range map[string]func(*Policy){
-		"asks for attained": func(p *Policy) {
+		"its query for attained is not supported here": func(p *Policy) {
 			p.Settings["objective"], p.Query.Metric = "ttft=2s", query.Attained
 		},
 		"is no part of an objective": func(p *Policy) { p.Settings["objective"] = "fast" },
 		"at least":                   func(p *Policy) { p.Window = time.Minute },
-		"asks for tokens":            func(p *Policy) { p.Query = query.Query{Metric: query.Tokens, Service: "chat"} },
-		"unknown setting":            func(p *Policy) { p.Settings["colour"] = "red" },
-		"no enabled scaling policy":  func(p *Policy) { p.Enabled = false },
-		"its query":                  func(p *Policy) { p.QueryProblem = "its query is wrong" },
-		"have different classes":     func(p *Policy) { p.Query.Classes = p.Query.Classes[:1] },
+		"its query for tokens is not supported here": func(p *Policy) { p.Query = query.Query{Metric: query.Tokens, Service: "chat"} },
+		"unknown setting":           func(p *Policy) { p.Settings["colour"] = "red" },
+		"no enabled scaling policy": func(p *Policy) { p.Enabled = false },
+		"its query":                 func(p *Policy) { p.QueryProblem = "its query is wrong" },
+		"have different classes":    func(p *Policy) { p.Query.Classes = p.Query.Classes[:1] },
 		"counts all slots equally": func(p *Policy) {
 			p.Query.Metric = query.Concurrency
 			p.Settings["classes"] += ", l4 slots=1 max=1 speed=2"
