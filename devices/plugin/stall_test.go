@@ -24,13 +24,13 @@ func TestADriverThatHangs(t *testing.T) {
 		synctest.Wait()
 		groups := <-r.got
 		healthy, sick, why := sound(groups)
-		if healthy != 0 || sick != 40 || !strings.Contains(why, "did not answer within") {
+		if healthy != 0 || sick != 40 || !strings.Contains(why, "has not answered") {
 			t.Fatalf("%d healthy, %d not: %s", healthy, sick, why)
 		}
 		if len(groups[0].Attributes) != len(before[0].Attributes) {
 			t.Errorf("attributes changed with the health: %v", groups[0].Attributes)
 		}
-		if _, err := r.plugin.Reserve([]string{"GPU-0::00of20"}); err == nil || !strings.Contains(err.Error(), "did not answer within") {
+		if _, err := r.plugin.Reserve([]string{"GPU-0::00of20"}); err == nil || !strings.Contains(err.Error(), "has not answered") {
 			t.Errorf("reserved on a driver that hangs: %v", err)
 		}
 		time.Sleep(time.Hour)
