@@ -44,6 +44,7 @@ func TestScaling(t *testing.T) {
 	t.Run("a job of another namespace", func(t *testing.T) { s.elsewhere(ctx, t) })
 	t.Run("nodes follow slices", func(t *testing.T) { s.nodes(ctx, t) })
 	t.Run("a benchmark of slice counts", func(t *testing.T) { s.bench(ctx, t) })
+	t.Run("a job of another size", func(t *testing.T) { s.rightSize(ctx, t) })
 	t.Run("an objective at two classes", func(t *testing.T) { s.objective(ctx, t) })
 	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
 	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })
@@ -63,7 +64,7 @@ type scaling struct {
 func startScalingGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	var services strings.Builder
-	for name, settings := range map[string]string{"burst": "", "elsewhere": "", "mix": "", "deploys": "", "full": "", "crash": "", "sleepy": sleepySettings} {
+	for name, settings := range map[string]string{"burst": "", "elsewhere": "", "mix": "", "deploys": "", "full": "", "crash": "", "resize": "", "sleepy": sleepySettings} {
 		fmt.Fprintf(&services, "service %q {\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  queue {\n    max_wait = \"5m\"\n  }\n%s}\n", name, name, settings)
 	}
 	for name, slo := range map[string]string{"promise": promised, "miracle": impossible} {

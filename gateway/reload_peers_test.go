@@ -28,8 +28,8 @@ type noReplicas struct{}
 
 func (noReplicas) Watch(context.Context, func([]line.Replica)) {}
 
-// A reload that fails at one service leaves the shared queues of the others with the other gateways: to
-// share one anew cuts the queue in use off from them.
+// A reload that fails at one service does not touch the shared queues of the other services. Sharing a
+// queue again would cut the queue in use off from the other gateways.
 func TestAReloadThatFailsSharesNoQueue(t *testing.T) {
 	text := func(retries, key string) *config.Config {
 		c, err := config.Parse([]byte(strings.NewReplacer("RETRIES", retries, "KEY", key).Replace(`

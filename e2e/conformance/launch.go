@@ -37,7 +37,7 @@ type Launch struct {
 type Running struct {
 	device.DevicePlugin
 	instance loader.PluginInstance
-	// Info is the plugin's description of itself.
+	// Info is the plugin's name, type and version.
 	Info *base.PluginInfoResponse
 }
 

@@ -190,7 +190,10 @@ func run(name string) error {
 		return err
 	}
 	hw.Compiled = compiled
-	s.load(ctx, hw)
+	// The engine goes on after a stop was asked for, until its last answers are complete.
+	engine, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	s.load(engine, hw)
 	slog.Info("ready", "variant", hw.Variant, "class", hw.Grant.Class, "slices", hw.Grant.Slices, "speed", hw.Speed(),
 		"problem", hw.Problem())
 

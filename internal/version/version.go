@@ -1,5 +1,5 @@
-// Package version tells which release a program is, from which commit it was built, and with which
-// servers the release was tested.
+// Package version reports the release of a program, the commit it was built from, and the versions of
+// Nomad, Consul and the Nomad Autoscaler that the release was tested with.
 package version
 
 import (
