@@ -204,8 +204,13 @@ func run(name string) error {
 		return fmt.Errorf("the GPU is lost: %w", err)
 	case <-ctx.Done():
 	}
+	return s.shutdown(web)
+}
+
+// shutdown lets requests in progress end, for as long as options.drain allows.
+func (s *server) shutdown(web *http.Server) error {
 	s.drain()
-	grace, cancel := context.WithTimeout(context.Background(), o.drain)
+	grace, cancel := context.WithTimeout(context.Background(), s.options.drain)
 	defer cancel()
 	if err := web.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
