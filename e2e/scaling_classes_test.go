@@ -69,7 +69,7 @@ func (s *scaling) measured(ctx context.Context, t *testing.T) {
 		for _, event := range s.group("mix", group).Events {
 			if when := time.Unix(0, int64(event.Time)); event.Count != nil && when.After(began) {
 				t.Logf("%s set to %d %v after: %s", group, *event.Count, when.Sub(began).Round(time.Millisecond), event.Message)
-				told = told || strings.Contains(event.Message, "a slot counts h100 1, t4 0.0")
+				told = told || strings.Contains(event.Message, "speed per slot: h100 1, t4 0.0")
 			}
 		}
 	}

@@ -79,14 +79,14 @@ func (e *exchange) run(ctx context.Context, path string, body []byte, read func(
 	case err == nil:
 		return nil
 	case context.Cause(ctx) == stalled:
-		return &Fault{Kind: Stalled, Detail: fmt.Sprintf("no byte came for %s after %d pieces of an answer",
+		return &Fault{Kind: Stalled, Detail: fmt.Sprintf("the server sent nothing for %s after %d pieces of a response",
 			e.server.Stall, len(e.answer.Tokens))}
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &known):
 		return known
 	case res != nil:
-		return &Fault{Kind: Cut, Detail: fmt.Sprintf("an answer broke off after %d pieces: %v", len(e.answer.Tokens),
+		return &Fault{Kind: Cut, Detail: fmt.Sprintf("a response ended early after %d pieces: %v", len(e.answer.Tokens),
 			plain(err))}
 	}
 	return &Fault{Kind: Failed, Detail: plain(err).Error()}

@@ -20,6 +20,18 @@ const (
 	Lied    Kind = "lied"    // reported impossible counts
 )
 
+// did completes a sentence about the server.
+func (k Kind) did() string {
+	switch k {
+	case Cut:
+		return "ended a response early"
+	case Lied:
+		return "reported impossible counts"
+	case Failed, Refused, Stalled:
+	}
+	return string(k)
+}
+
 // Fault is a fault of a server.
 type Fault struct {
 	Kind   Kind   `json:"kind"`

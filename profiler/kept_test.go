@@ -90,9 +90,9 @@ func replicas(t *testing.T, server *consultest.Server) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for want, of := range map[string][3]string{
-		`differ: choose by -class and -slices one of h100 5of20, l4 10of20`: {"chat"},
-		`has no such replica: it has h100 5of20, l4 10of20`:                 {"chat", "t4"},
-		`"other" has no healthy replica`:                                    {"other"},
+		`differ: choose one of these with -class and -slices: h100 5of20, l4 10of20`: {"chat"},
+		`has no replica of that class and size: it has h100 5of20, l4 10of20`:        {"chat", "t4"},
+		`"other" has no healthy replica`:                                             {"other"},
 	} {
 		if _, err := find(of[0], of[1], of[2]); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", of, err, want)

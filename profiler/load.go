@@ -73,7 +73,7 @@ func (r *runner) closedLoads(mean profile.Cell) (loads []*Load) {
 	for _, n := range r.Design.Concurrencies {
 		mean.Concurrency = n
 		if mean.Beyond(r.limits()) != "" {
-			r.report.Left = append(r.report.Left, describe(mean)+" in a closed loop: the server does not take it")
+			r.report.Left = append(r.report.Left, describe(mean)+" in a closed loop: the server refuses it")
 			continue
 		}
 		loads = append(loads, &Load{Concurrency: n, Expected: r.expectedRate(float64(n))})
@@ -243,7 +243,7 @@ func (r *runner) openLoop(ctx context.Context, c profile.Cell) {
 	left := (r.Time - time.Since(r.began)).Seconds()
 	n := int(min(max(rate*openSpan, fewest), mostOpen, rate*left))
 	if n < fewest/2 {
-		r.report.note("there was no time for an open loop")
+		r.report.note("no time was left to measure an open loop")
 		return
 	}
 	r.tell("open loop", float64(n)/rate)

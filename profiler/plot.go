@@ -24,7 +24,7 @@ var palette = []color.Color{
 // "svg" or "png".
 func (r *Report) Plot(w io.Writer, format string) error {
 	if r.Curve == nil {
-		return fmt.Errorf("there is nothing to plot: too little was measured for a curve")
+		return fmt.Errorf("nothing to plot: too little was measured for a curve")
 	}
 	const width, height = 20 * vg.Centimeter, 22 * vg.Centimeter
 	var canvas vg.CanvasWriterTo

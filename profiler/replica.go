@@ -59,9 +59,9 @@ func Find(ctx context.Context, client *consul.Client, service, class, size strin
 	case len(all) == 0:
 		return Replica{}, fmt.Errorf("the service %q has no healthy replica in Consul", service)
 	case len(fit) == 0:
-		return Replica{}, fmt.Errorf("the service %q has no such replica: it has %s", service, kinds)
+		return Replica{}, fmt.Errorf("the service %q has no replica of that class and size: it has %s", service, kinds)
 	case len(fit) > 1:
-		return Replica{}, fmt.Errorf("the replicas of %q differ: choose by -class and -slices one of %s",
+		return Replica{}, fmt.Errorf("the replicas of %q differ: choose one of these with -class and -slices: %s",
 			service, kinds)
 	}
 	for _, r := range fit {

@@ -125,7 +125,7 @@ func (o *Objective) UnmarshalJSON(text []byte) error {
 		s  float64
 	}{{&o.TTFT, s.TTFT}, {&o.TPOT, s.TPOT}, {&o.E2E, s.E2E}} {
 		if !(of.s >= 0 && of.s <= 1e6) {
-			return fmt.Errorf("an objective of %g seconds", of.s)
+			return fmt.Errorf("invalid objective of %g seconds: want 0 to 1e6", of.s)
 		}
 		*of.to = time.Duration(math.Round(of.s * float64(time.Second)))
 	}
@@ -140,11 +140,11 @@ const longestReport = 16 << 20
 func ReadReport(from io.Reader) (*Report, error) {
 	var r Report
 	if err := json.NewDecoder(io.LimitReader(from, longestReport)).Decode(&r); err != nil {
-		return nil, fmt.Errorf("it is no report of aliquot bench: %w", err)
+		return nil, fmt.Errorf("not a report of aliquot bench -json: %w", err)
 	}
 	r.Points, r.Closed, r.Open = nil, nil, nil
 	if r.Curve != nil && (r.Reading == nil || r.Stepping == nil) {
-		return nil, fmt.Errorf("it is no report of aliquot bench: it does not say how well its curves fit")
+		return nil, fmt.Errorf("not a complete report of aliquot bench -json: it does not say how well its curves fit")
 	}
 	return &r, nil
 }
@@ -158,7 +158,7 @@ func (r *Report) note(text string) {
 // busy adds a note if other clients use the server.
 func (r *Report) busy(e Engine) {
 	if e.Running > 0 || e.Waiting > 0 {
-		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; they are part of every figure",
+		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; their load is included in all results",
 			e.Running, max(0, e.Waiting)))
 	}
 }
@@ -173,7 +173,7 @@ func (r *Report) Believed() error {
 	case r.Curve == nil:
 		return fmt.Errorf("no curve was found: too little was measured")
 	case r.Faults.has(Lied):
-		return fmt.Errorf("the server lied about what it did")
+		return fmt.Errorf("the server reported impossible token counts")
 	case r.Reading.Poor() || r.Stepping.Poor():
 		return fmt.Errorf("the curves do not fit what was measured")
 	}
@@ -206,7 +206,7 @@ func (r *runner) finish() {
 	}
 	for _, q := range []*Quality{p.Reading, p.Stepping} {
 		if q != nil && q.Poor() {
-			p.note(fmt.Sprintf("a curve does not fit: it is off by %.0f%% on average and by %+.0f%% with %s",
+			p.note(fmt.Sprintf("a curve does not fit: its mean error is %.0f%%, its worst %+.0f%% with %s",
 				100*q.Mean, 100*q.Worst, q.At))
 		}
 	}
@@ -237,7 +237,7 @@ func (r *runner) neighbours(ctx context.Context) (stop func()) {
 		cancel()
 		all.Wait()
 		for i := range served {
-			r.report.note(fmt.Sprintf("the neighbour %s served %d answers meanwhile", r.Neighbours[i].URL,
+			r.report.note(fmt.Sprintf("the neighbour %s served %d responses during the benchmark", r.Neighbours[i].URL,
 				served[i].Load()))
 		}
 	}

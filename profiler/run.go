@@ -148,7 +148,7 @@ func (r *runner) warmUp(ctx context.Context) error {
 			r.scale = scale
 		}
 	} else {
-		r.report.note("the server tells no usage: tokens of prompts are an estimate of 1.3 for a word")
+		r.report.note("the server reports no usage: prompt tokens are estimated at 1.3 per word")
 	}
 	for range 2 {
 		if _, err := r.wave(ctx,
@@ -219,7 +219,7 @@ func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profi
 			return false, nil
 		}
 		if expected := r.expected(c); expected > shareCurves*r.Time.Seconds()-time.Since(r.began).Seconds() {
-			given[c] = fmt.Sprintf("a round takes about %s, and there is no time for it", span(expected))
+			given[c] = fmt.Sprintf("a round takes about %s, and too little time is left", span(expected))
 			continue
 		}
 		open = true

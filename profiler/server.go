@@ -99,7 +99,7 @@ func (s *Server) About(ctx context.Context) (About, error) {
 	var list models
 	status, err := s.look(ctx, "/v1/models", list.read)
 	if status == 0 && err != nil {
-		return a, fmt.Errorf("%s: %w: is the server up, and is this its address?", s.URL, err)
+		return a, fmt.Errorf("%s: %w: check that the server runs at this address", s.URL, err)
 	}
 	if err == nil {
 		if err := list.choose(&a); err != nil {
@@ -168,7 +168,7 @@ func (m *models) choose(a *About) error {
 		names = append(names, printable(one.ID))
 	}
 	if len(names) > 0 {
-		return fmt.Errorf("there is no model %q: the server has %s", a.Model, strings.Join(names, ", "))
+		return fmt.Errorf("the server has no model %q: it has %s", a.Model, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func readStream(r io.Reader, a *profile.Answer, now func() float64) error {
 		}
 		var p piece
 		if err := json.Unmarshal(data, &p); err != nil {
-			return &Fault{Kind: Failed, Detail: fmt.Sprintf("a chunk of a stream is no JSON: %v", err)}
+			return &Fault{Kind: Failed, Detail: fmt.Sprintf("a chunk of a stream is not valid JSON: %v", err)}
 		}
 		if err := p.into(a, now); err != nil {
 			return err
@@ -65,7 +65,7 @@ func readStream(r io.Reader, a *profile.Answer, now func() float64) error {
 	case err != nil:
 		return err
 	case a.Reason == "":
-		return &Fault{Kind: Cut, Detail: fmt.Sprintf("an answer broke off after %d pieces", len(a.Tokens))}
+		return &Fault{Kind: Cut, Detail: fmt.Sprintf("a response ended early after %d pieces", len(a.Tokens))}
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", r.title())
 	if r.Interrupted {
-		fmt.Fprintln(w, "It was ended early: what was measured until then follows.")
+		fmt.Fprintln(w, "The benchmark was stopped early. Results so far:")
 	}
 	r.printPoints(w)
 	r.printCurve(w)
@@ -29,7 +29,7 @@ func (r *Report) Print(w io.Writer) {
 		if f.Times > 1 {
 			times = fmt.Sprintf(" (%d times)", f.Times)
 		}
-		fmt.Fprintf(w, "\nThe server %s%s: %s\n", f.Kind, times, f.Detail)
+		fmt.Fprintf(w, "\nThe server %s%s: %s\n", f.Kind.did(), times, f.Detail)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(w, "\nNote: %s\n", n)
@@ -182,7 +182,7 @@ func (r *Report) printBest(w io.Writer) {
 		return
 	}
 	if b.Rate == 0 {
-		fmt.Fprintf(w, "\nWithin %s: nothing, even one request at a time misses it\n", r.Objective)
+		fmt.Fprintf(w, "\nWithin %s: no load, because even a single request misses it\n", r.Objective)
 		return
 	}
 	how := "by the curves"
@@ -194,7 +194,7 @@ func (r *Report) printBest(w io.Writer) {
 		fmt.Fprintf(w, ", %.0f tokens/s of answers", b.Tokens)
 	}
 	if b.PerCost > 0 {
-		fmt.Fprintf(w, ", %.3g tokens for a unit of cost", b.PerCost)
+		fmt.Fprintf(w, ", %.3g tokens per unit of cost", b.PerCost)
 	}
 	fmt.Fprintln(w)
 	most := 0
@@ -202,6 +202,6 @@ func (r *Report) printBest(w io.Writer) {
 		most = max(most, r.Points[i].Concurrency)
 	}
 	if !b.Measured && b.Concurrency > float64(most) {
-		fmt.Fprintf(w, "  More than %d at once were not tried: beyond that it is what the curves come to.\n", most)
+		fmt.Fprintf(w, "  No more than %d at once were measured: above that, the curves predict the result.\n", most)
 	}
 }

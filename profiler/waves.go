@@ -82,7 +82,7 @@ func (r *runner) tooLarge(c profile.Cell, errs []error) (limit error) {
 		switch {
 		case err == nil, errors.Is(err, context.Canceled):
 		case shorter && errors.As(err, &fault) && declines(fault.status):
-			limit = fmt.Errorf("the server does not take it: %s", fault.Detail)
+			limit = fmt.Errorf("the server refuses it: %s", fault.Detail)
 		default:
 			return nil
 		}
@@ -118,11 +118,11 @@ func (r *runner) judge(answers []profile.Answer, errs []error) (worst error) {
 		}
 		switch {
 		case a.Cached > a.Prompt/4 && a.Cached > 64:
-			r.report.note("the server had parts of prompts in its cache that it cannot have seen: " +
-				"prompts may look faster than they are")
+			r.report.note("the server reports cached tokens for prompts that it has not seen before: " +
+				"prompts may be measured too fast")
 		case a.Reason == "stop" && a.Made() < a.Asked:
-			r.report.note("answers end before their limit, because the server does not know ignore_eos: " +
-				"steps are measured in fewer of them")
+			r.report.note("responses end before their limit, because the server ignores ignore_eos: " +
+				"fewer responses are used to measure steps")
 		}
 	}
 	return worst

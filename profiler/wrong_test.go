@@ -71,15 +71,15 @@ func TestAServerThatLiesIsNamed(t *testing.T) {
 		usage func(a asked) string
 		want  string
 	}{
-		"two tokens more":  {func(a asked) string { return usageOf(a, a.Tokens+2) }, "in an answer that may have"},
+		"two tokens more":  {func(a asked) string { return usageOf(a, a.Tokens+2) }, "but the request allows at most"},
 		"two tokens fewer": {func(a asked) string { return usageOf(a, a.Tokens-2) }, "pieces"},
-		"twice the tokens": {func(a asked) string { return usageOf(a, 2*a.Tokens) }, "in an answer that may have"},
+		"twice the tokens": {func(a asked) string { return usageOf(a, 2*a.Tokens) }, "but the request allows at most"},
 		"a sum that is none": {func(a asked) string {
 			return strings.Replace(usageOf(a, a.Tokens), `"total_tokens":`, `"total_tokens":1`, 1)
-		}, "in all"},
+		}, "in total"},
 		"prompts of one length": {func(a asked) string {
 			return fmt.Sprintf(`{"prompt_tokens":7,"completion_tokens":%d,"total_tokens":%d}`, a.Tokens, a.Tokens+7)
-		}, "no tokenizer"},
+		}, "want 0.2 to 8 tokens per word"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			report, err := against(t, time.Minute, func(w http.ResponseWriter, _ *http.Request, a asked) {
@@ -154,7 +154,7 @@ func TestAServerThatIsNotThere(t *testing.T) {
 	url := web.URL
 	web.Close()
 	_, err := Run(context.Background(), Options{Server: &Server{URL: url, HTTP: http.DefaultClient, Stall: time.Second}, Time: time.Minute})
-	if err == nil || !strings.Contains(err.Error(), url) || !strings.Contains(err.Error(), "is the server up") {
+	if err == nil || !strings.Contains(err.Error(), url) || !strings.Contains(err.Error(), "check that the server runs") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -191,7 +191,7 @@ func TestALimitOfTheContextIsNoFault(t *testing.T) {
 		t.Fatalf("%v, faults %v", err, report.Faults)
 	}
 	if !slices.ContainsFunc(report.Left, func(s string) bool {
-		return strings.Contains(s, "does not take it: 400 Bad Request: at most 500 tokens")
+		return strings.Contains(s, "refuses it: 400 Bad Request: at most 500 tokens")
 	}) {
 		t.Errorf("not measured: %q", report.Left)
 	}

@@ -77,7 +77,7 @@ func (c *config) checkPrometheus() error {
 		return fmt.Errorf("prometheus_address is %q: want a URL such as http://prometheus.example:9090", c.prometheus)
 	}
 	if c.gateways != nil {
-		return fmt.Errorf("gateways stands beside prometheus_address: want one source of demand")
+		return fmt.Errorf("gateways and prometheus_address are both set: set only one source of demand")
 	}
 	if c.prometheusToken != "" {
 		if _, err := os.Stat(c.prometheusToken); err != nil {

@@ -224,7 +224,7 @@ func TestPanicsAreAnswered(t *testing.T) {
 	p := plugin(t, map[string]string{"gateways": "localhost:1"})
 	p.source = nil
 	p.source = faulty{}
-	if _, err := p.Query("concurrency service=llm", within(time.Minute)); err == nil || !strings.Contains(err.Error(), "internal fault") {
+	if _, err := p.Query("concurrency service=llm", within(time.Minute)); err == nil || !strings.Contains(err.Error(), "internal error") {
 		t.Errorf("got %v", err)
 	}
 }

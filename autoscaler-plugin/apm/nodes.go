@@ -48,8 +48,8 @@ func supplyOf(q query.Query, nodes []account.Node, waiting []account.Waiting, no
 
 func (p *Plugin) answer(text string, q query.Query, s account.Supply) (int, error) {
 	if len(s.Others) > 0 {
-		return 0, fmt.Errorf("no node has GPUs of class %q where the query looks, and nodes there have class %q: "+
-			"is the class, pool, node_class or datacenter wrong", q.Class, strings.Join(s.Others, ", "))
+		return 0, fmt.Errorf("no node that the query selects has GPUs of class %q; they have class %q: "+
+			"check class, pool, node_class and datacenter in the query", q.Class, strings.Join(s.Others, ", "))
 	}
 	switch q.Metric {
 	case query.Placed:
@@ -64,10 +64,10 @@ func (p *Plugin) answer(text string, q query.Query, s account.Supply) (int, erro
 		return 0, err
 	}
 	if p.needs.Changed(text, n) {
-		p.log.Info("nodes that are needed", "query", text, "nodes", n.Nodes(),
+		p.log.Info("needed nodes", "query", text, "nodes", n.Nodes(),
 			"with_work", n.Kept, "for_waiting_work", n.Waiting, "for_standby", n.Standby)
 		if n.Unfit > 0 {
-			p.log.Warn("an empty node has no room for some of the work that waits or for a standby replica",
+			p.log.Warn("an empty node has no room for some of the pending work or for a standby replica",
 				"query", text, "tasks", n.Unfit)
 		}
 	}
@@ -82,8 +82,8 @@ func needOf(q query.Query, s account.Supply) (pack.Need, error) {
 	}
 	fresh, known := freshOf(q.Group, s.Fresh)
 	if !known && len(s.Waiting)+len(standby) > 0 {
-		return pack.Need{}, fmt.Errorf("Nomad has no node with GPUs of class %q that shows what a new one "+
-			"offers: say so in the query, for example by gpus=8 slices=20", q.Class)
+		return pack.Need{}, fmt.Errorf("Nomad has no node with GPUs of class %q that shows what a new node "+
+			"offers: set it in the query, for example gpus=8 slices=20", q.Class)
 	}
 	return pack.NeedFor(s.Standing, fresh, s.Waiting, standby), nil
 }

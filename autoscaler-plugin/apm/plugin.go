@@ -175,7 +175,7 @@ func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates strin
 	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
 	switch {
 	case err != nil && p.unfollowed.Changed(q.Service, true):
-		p.log.Warn("new speeds that were measured do not come into force", "service", q.Service,
+		p.log.Warn("cannot publish the newly measured speeds, the old ones stay in force", "service", q.Service,
 			"error", guard.Plain(err))
 	case written != nil:
 		p.unfollowed.Changed(q.Service, false)

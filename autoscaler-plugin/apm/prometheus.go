@@ -147,10 +147,10 @@ func readStreams(body io.Reader, status string) ([]stream, error) {
 		}
 	}
 	if err := json.NewDecoder(body).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("the answer of Prometheus is %s and no JSON that is understood: %w", status, err)
+		return nil, fmt.Errorf("cannot parse the response of Prometheus (%s): %w", status, err)
 	}
 	if answer.Status != "success" || answer.Data.ResultType != "matrix" {
-		return nil, fmt.Errorf("the answer of Prometheus is %s: %s", status, answer.Error)
+		return nil, fmt.Errorf("Prometheus answers %s: %s", status, answer.Error)
 	}
 	var streams []stream
 	for _, r := range answer.Data.Result {
@@ -160,7 +160,8 @@ func readStreams(body io.Reader, status string) ([]stream, error) {
 			text, okValue := pair[1].(string)
 			value, err := strconv.ParseFloat(text, 64)
 			if !okTime || !okValue || err != nil || !(value >= 0 && value < 1e9) {
-				return nil, fmt.Errorf("the answer of Prometheus holds a sample %v that is no demand", pair)
+				return nil, fmt.Errorf("the response of Prometheus has an invalid sample %v: "+
+					"want a time and a number from 0 to 1e9", pair)
 			}
 			s.samples = append(s.samples, sample{time.UnixMilli(int64(at * 1000)), value})
 		}

@@ -51,7 +51,7 @@ func TestPrometheusWithoutNewSamplesIsAnError(t *testing.T) {
 	for want, queued := range map[string]string{
 		"no aliquot_gateway_queued": "",
 		"41s old":                   samples("", 60, 1, 40, 2),
-		"no demand":                 samples("", 5, "NaN"),
+		"has an invalid sample":     samples("", 5, "NaN"),
 	} {
 		p := plugin(t, map[string]string{"prometheus_address": prometheusStub(t, queued, "")})
 		if _, err := p.Query("concurrency service=llm", within(time.Minute)); err == nil || !strings.Contains(err.Error(), want) {

@@ -59,5 +59,5 @@ func add(ctx context.Context, client *consul.Client, service string, samples []S
 			return err
 		}
 	}
-	return fmt.Errorf("key %s in Consul changes all the time", key)
+	return fmt.Errorf("cannot write key %s in Consul: other writers changed it at every attempt", key)
 }

@@ -81,7 +81,7 @@ func (o *Observer) Observe(service string, now time.Time, log hclog.Logger) {
 	go func() {
 		defer func() {
 			if fault := recover(); fault != nil {
-				log.Error("recovered from a fault", "in", "cold start observer", "fault", fault)
+				log.Error("recovered from a panic", "in", "cold start observer", "fault", fault)
 			}
 			o.mu.Lock()
 			w.busy = false

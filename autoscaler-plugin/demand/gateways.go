@@ -201,7 +201,7 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 	a.known, a.whole, a.now, a.series = true, body.Whole, body.Now, body.Series
 	for i := 1; i < len(a.series); i++ {
 		if a.series[i].Time != a.series[i-1].Time+1 {
-			a.err = fmt.Errorf("its series has no second %d: are gateway and plugin of one release?",
+			a.err = fmt.Errorf("its series has no value for second %d: run gateway and plugin of the same release",
 				a.series[i-1].Time+1)
 			return a
 		}
@@ -239,7 +239,7 @@ func (a *answer) possible() error {
 		}
 		for _, f := range figures {
 			if !(f >= 0 && f <= mostFigure) {
-				return fmt.Errorf("its second %d has the figure %g: want 0 to %g", p.Time, f, mostFigure)
+				return fmt.Errorf("its value for second %d is %g: want 0 to %g", p.Time, f, mostFigure)
 			}
 		}
 	}
@@ -309,7 +309,7 @@ func (g *Gateways) get(ctx context.Context, target string, into any) (found bool
 		return false, fmt.Errorf("answers %s", response.Status)
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, MaxAnswer)).Decode(into); err != nil {
-		return false, fmt.Errorf("its answer is not understood: %w", err)
+		return false, fmt.Errorf("cannot parse its response: %w", err)
 	}
 	return true, nil
 }

@@ -20,7 +20,7 @@ func (g *Gateways) latencies(ctx context.Context, m member, service string,
 	var body api.Latencies
 	found, err := g.get(ctx, target, &body)
 	if err == nil && !found {
-		err = errors.New("it does not tell latencies: is it of this release?")
+		err = errors.New("it does not report latencies: run gateway and plugin of the same release")
 	}
 	return body.Series, err
 }

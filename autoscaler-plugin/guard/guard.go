@@ -14,15 +14,16 @@ import (
 // Recover turns a panic of the surrounding function into an error. Defer it in every RPC.
 func Recover(log hclog.Logger, rpc string, err *error) {
 	if p := recover(); p != nil {
-		log.Error("recovered from a fault", "rpc", rpc, "fault", p, "stack", string(debug.Stack()))
-		*err = fmt.Errorf("internal fault in %s: %v; the plugin goes on, please report its log", rpc, p)
+		log.Error("recovered from a panic", "rpc", rpc, "fault", p, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("internal error in %s: %v; the plugin keeps running; report this with the plugin's log", rpc, p)
 	}
 }
 
 // fatal replaces the phrases that make the agent (v0.5.0, policy/manager.go) drop all policies.
 var fatal = strings.NewReplacer(
-	"connection refused", "nothing listens there",
-	"EOF", "the answer broke off",
+	"connection refused", "no process listens on that address",
+	"unexpected EOF", "the response ended early",
+	"EOF", "the response ended early",
 )
 
 // Plain rewrites the text of an error so that the agent does not take it for more than one failed

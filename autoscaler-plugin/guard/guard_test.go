@@ -31,7 +31,7 @@ func TestRecoverTurnsAPanicIntoAnError(t *testing.T) {
 		none["x"] = 1
 		return nil
 	}
-	if err := rpc(); err == nil || !strings.Contains(err.Error(), "internal fault in Query") {
+	if err := rpc(); err == nil || !strings.Contains(err.Error(), "internal error in Query") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -63,7 +63,7 @@ func Consul(settings map[string]string) (*consul.Client, error) {
 
 // ErrFiltered is the error for an answer from which Consul left out entries.
 var ErrFiltered = errors.New(
-	"Consul left entries out of its answer for lack of rights: the token needs service:read, " +
+	"Consul left entries out of its response because the token lacks permissions: it needs service:read, " +
 		"node:read and key:read, see docs/scaling.md")
 
 // Whole returns ErrFiltered for an answer from which Consul left out entries because of missing

@@ -53,17 +53,17 @@ func (w *watch) run() {
 	for ; os.Getppid() == w.agent; <-tick.C {
 		names, err := children(host.Running, w.agent)
 		if err != nil {
-			w.log.Warn("a plugin that is killed will not be noticed", "error", err)
+			w.log.Warn("cannot watch the other plugins: if one is killed, the agent is not restarted", "error", err)
 			return
 		}
 		lost := w.look(names)
 		if lost == "" || os.Getppid() != w.agent {
 			continue
 		}
-		w.log.Error("a plugin is gone and the agent does not start it again: the agent is ended, "+
-			"so that its supervisor restarts it with all plugins", "plugin", lost)
+		w.log.Error("stopping the agent: a plugin has exited and the agent does not restart it; "+
+			"the supervisor restarts the agent with all plugins", "plugin", lost)
 		if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
-			w.log.Error("the agent cannot be ended", "error", err)
+			w.log.Error("cannot stop the agent", "error", err)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func (w *watch) look(names []string) (lost string) {
 	}
 	for _, name := range names {
 		if _, ok := w.missed[name]; !ok {
-			w.log.Debug("watching over another plugin", "plugin", name)
+			w.log.Debug("watching another plugin", "plugin", name)
 		}
 		w.missed[name] = 0
 	}

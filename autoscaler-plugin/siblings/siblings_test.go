@@ -87,7 +87,7 @@ func TestAgentThatLostAPluginIsEnded(t *testing.T) {
 		if _, err := fmt.Sscanf(lines.Text(), "started %s %d", &name, &pid); err == nil {
 			pids[name] = pid
 		}
-		if strings.Contains(lines.Text(), "watching over another plugin") {
+		if strings.Contains(lines.Text(), "watching another plugin") {
 			watched++
 		}
 	}

@@ -123,11 +123,11 @@ func TestBothPluginsCountByWhatTheGatewaysMeasured(t *testing.T) {
 	s.want("written down, not yet in force", 20*time.Second, onT4, 8, "demand 16.0")
 	s.want("and not a moment earlier", 23*time.Second, onT4, 8, "demand 16.0")
 	s.want("in force, while the new mix starts", 40*time.Second, onT4*0.1, 8, "holding 8: the speeds of the classes changed 16s ago")
-	s.want("the new mix serves", 120*time.Second, onT4*0.1, 0, "shrinking: load 1.6 (average 1.6, last 6s 1.6), a slot counts h100 1, t4 0.1")
+	s.want("the new mix serves", 120*time.Second, onT4*0.1, 0, "shrinking: load 1.6 (average 1.6, last 6s 1.6), speed per slot: h100 1, t4 0.1")
 	s.publish("a", s.begin.Add(120*time.Second), map[string]dispatch.Rate{"h100": {Rate: 3, Samples: 40}, "t4": {Rate: 0.21, Samples: 7}})
 	s.want("noise moves nothing", 140*time.Second, onT4*0.1, 0, "shrinking")
 	s.restart()
-	s.want("new plugins know it", 150*time.Second, onT4*0.1, 0, "a slot counts h100 1, t4 0.1")
+	s.want("new plugins know it", 150*time.Second, onT4*0.1, 0, "speed per slot: h100 1, t4 0.1")
 	if n := strings.Count(s.log.String(), "new speeds were measured"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, s.log)
 	}
@@ -136,7 +136,7 @@ func TestBothPluginsCountByWhatTheGatewaysMeasured(t *testing.T) {
 		t.Logf("%+v, %v\n%s", pair, err, s.log)
 	}
 	s.consul.Stop()
-	s.want("Consul is away", 160*time.Second, onT4*0.1, 0, "a slot counts h100 1, t4 0.1")
+	s.want("Consul is away", 160*time.Second, onT4*0.1, 0, "speed per slot: h100 1, t4 0.1")
 	s.restart()
 	if _, _, err := s.evaluate(170*time.Second, 8); err == nil || strings.Contains(err.Error(), "connection refused") || !strings.Contains(err.Error(), "set learn_speed to false") {
 		t.Errorf("Consul is away and never answered: %v", err)
@@ -148,7 +148,7 @@ func TestOldRatesStandWhereNothingIsMeasuredNow(t *testing.T) {
 	s.publish("gone", s.begin.Add(-24*time.Hour), map[string]dispatch.Rate{"h100": {Rate: 3, Samples: 256}, "t4": {Rate: 1.5, Samples: 256}})
 	s.publish("ancient", s.begin.Add(-8*24*time.Hour), map[string]dispatch.Rate{"h100": {Rate: 1, Samples: 256}, "t4": {Rate: 300, Samples: 256}})
 	s.want("first", 0, onT4, 8, "demand")
-	s.want("yesterday's alone", 100*time.Second, onT4*0.5, 2, "a slot counts h100 1, t4 0.5")
+	s.want("yesterday's alone", 100*time.Second, onT4*0.5, 2, "speed per slot: h100 1, t4 0.5")
 	s.publish("here", s.begin.Add(100*time.Second), map[string]dispatch.Rate{"h100": {Rate: 3, Samples: 64}, "t4": {Rate: 0.3, Samples: 64}})
 	s.want("today's is about to come", 110*time.Second, onT4*0.5, 8, "holding 8")
 	s.want("and outweighs it", 300*time.Second, onT4*0.1, 0, "t4 0.1")
@@ -172,7 +172,7 @@ func TestWhatCannotBeReadOrWrittenIsSaid(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if n := strings.Count(s.log.String(), "do not come into force"); n < 1 {
+	if n := strings.Count(s.log.String(), "the old ones stay in force"); n < 1 {
 		t.Errorf("said %d times:\n%s", n, s.log)
 	}
 	if _, err := speed.NewReader(map[string]string{"learn_speed": "maybe"}); err == nil {

@@ -168,6 +168,6 @@ func (p *Plugin) tell(check check, c scale.Config, awake int) {
 		text = err.Error()
 	}
 	if p.silent.Changed(check.Query, text) && text != "" {
-		p.log.Warn("gateways were not told which replicas may sleep", "query", check.Query, "error", text)
+		p.log.Warn("cannot tell the gateways which replicas may sleep", "query", check.Query, "error", text)
 	}
 }

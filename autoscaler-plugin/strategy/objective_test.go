@@ -125,18 +125,18 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	settings := map[string]string{"class": "h100", "classes": promisedClasses, "objective": "ttft=2s tpot=100ms"}
 	for _, query := range []string{"tokens service=chat", "concurrency service=chat"} {
 		a, err := c.run(query, settings)
-		if err != nil || !strings.HasPrefix(a.Reason, "by demand, since the speed of h100 and of l4 is not known yet: growing: demand 9.0") {
+		if err != nil || !strings.HasPrefix(a.Reason, "by demand, because the speed of h100 and of l4 is not known yet: growing: demand 9.0") {
 			t.Fatalf("%s, nothing learned: %+v, %v", query, a, err)
 		}
 	}
 	few := slow
 	few.Samples = 7
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})
-	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "l4 may have one replica, by the hardware table, until measured; ") {
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "l4 may have one replica until measured (speed from the hardware table); ") {
 		t.Errorf("too little learned of l4: %+v, %v", a, err)
 	}
 	settings["classes"] = strings.Replace(promisedClasses, "l4", "own-chip", 1)
-	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the objective is planned without own-chip, not measured yet; ") {
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the plan leaves out own-chip: not measured yet; ") {
 		t.Errorf("nothing known of own-chip: %+v, %v", a, err)
 	}
 	settings["classes"] = promisedClasses
@@ -174,7 +174,7 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "cannot be met") {
 		t.Errorf("an impossible objective: %+v, %v", a, err)
 	}
-	for text, times := range map[string]int{"since the speed of h100 and of l4": 2, "l4 may have one replica": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
+	for text, times := range map[string]int{"because the speed of h100 and of l4": 2, "l4 may have one replica": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
 		if n := strings.Count(c.log.String(), text); n != times {
 			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, times, c.log.String())
 		}
@@ -186,7 +186,7 @@ func TestWithoutGatewaysDemandDecides(t *testing.T) {
 	c.down = true
 	settings := map[string]string{"slots": "4", "objective": "ttft=2s"}
 	a, err := c.run("concurrency service=chat", settings)
-	if err != nil || a.Count != 3 || !strings.HasPrefix(a.Reason, "by demand, since the gateways' traffic is not known: gateway ") {
+	if err != nil || a.Count != 3 || !strings.HasPrefix(a.Reason, "by demand, because the gateways' traffic is not known: gateway ") {
 		t.Errorf("requests at once: %+v, %v", a, err)
 	}
 	if a, err := c.run("tokens service=chat", settings); err == nil || !strings.Contains(err.Error(), "500") {
@@ -194,7 +194,7 @@ func TestWithoutGatewaysDemandDecides(t *testing.T) {
 	}
 	for want, settings := range map[string]map[string]string{
 		"the query counts tokens but the strategy plans in requests": {"slots": "4"},
-		`objective is "fast": "fast" is no part of an objective`:     {"slots": "4", "objective": "fast"},
+		`objective is "fast": unknown word "fast" in the objective`:  {"slots": "4", "objective": "fast"},
 	} {
 		if _, err := c.run("tokens service=chat", settings); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)

@@ -63,17 +63,17 @@ func TestMistakesAreNamed(t *testing.T) {
 	short := eval(1, 900, map[string]string{"slots": "4"})
 	short.Check.QueryWindow = time.Minute
 	for want, e := range map[string]*sdk.ScalingCheckEvaluation{
-		"query_window is 1m0s: want at least 6m0s":  short,
-		`check "demand": slots is missing`:          eval(1, 900, nil),
-		`unknown setting "target"`:                  eval(1, 900, map[string]string{"slots": "4", "target": "3"}),
-		"the series of demand is empty":             eval(1, 0, map[string]string{"slots": "4"}),
-		"the series of demand holds a value that i": eval(-1, 9, map[string]string{"slots": "4"}),
+		"query_window is 1m0s: want at least 6m0s": short,
+		`check "demand": slots is missing`:         eval(1, 900, nil),
+		`unknown setting "target"`:                 eval(1, 900, map[string]string{"slots": "4", "target": "3"}),
+		"the demand series is empty":               eval(1, 0, map[string]string{"slots": "4"}),
+		"the demand series has an invalid value":   eval(-1, 9, map[string]string{"slots": "4"}),
 	} {
 		if got, err := plugin(t).Run(e, 1); got != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, %v, want %q", got, err, want)
 		}
 	}
-	if _, err := plugin(t).Run(&sdk.ScalingCheckEvaluation{}, 1); err == nil || !strings.Contains(err.Error(), "internal fault") {
+	if _, err := plugin(t).Run(&sdk.ScalingCheckEvaluation{}, 1); err == nil || !strings.Contains(err.Error(), "internal error") {
 		t.Errorf("a question without a check: got %v", err)
 	}
 }

@@ -63,11 +63,11 @@ func (w *watchdog) run() {
 		case <-tick.C:
 		}
 		if w.agent > 0 && w.lost() && os.Getppid() == w.agent {
-			w.plugin.log.Error("the agent has evaluated no policy for too long and is ended, "+
-				"so that its supervisor restarts it with all policies",
+			w.plugin.log.Error("stopping the agent: it has evaluated no policy for too long; "+
+				"the supervisor restarts it with all policies",
 				"silence", w.plugin.silence().Round(time.Second).String(), "setting", restartAgentAfter)
 			if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
-				w.plugin.log.Error("the agent cannot be ended", "error", err)
+				w.plugin.log.Error("cannot stop the agent", "error", err)
 			}
 			return
 		}

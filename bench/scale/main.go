@@ -49,7 +49,7 @@ with the replicas that the mean demand of the trace needs at 70%% utilisation.
 	for _, name := range traceNames {
 		trace, err := readTrace(folder, name)
 		if os.IsNotExist(err) {
-			fmt.Fprintf(w, "skipped %s: %s is not here\n", name, folder)
+			fmt.Fprintf(w, "skipped %s: not found in %s\n", name, folder)
 			continue
 		}
 		if err != nil {

@@ -192,7 +192,7 @@ func (r *rightSize) withRate(ctx context.Context, a sizing.Answer, running []siz
 func (r *rightSize) print(a sizing.Answer) {
 	q := r.question
 	if len(a.Choices) == 0 {
-		r.ui.Output("No size of " + q.Service + " has figures: measure some with aliquot bench matrix")
+		r.ui.Output("No size of " + q.Service + " has measurements: measure some with aliquot bench matrix")
 		return
 	}
 	what := "sizes compared by cost per request"
@@ -263,7 +263,7 @@ func (r *rightSize) best(a sizing.Answer) (rightsize.Choice, error) {
 		}
 	}
 	if len(a.Choices) == 0 {
-		return rightsize.Choice{}, errors.New("no size has figures: measure some with aliquot bench matrix")
+		return rightsize.Choice{}, errors.New("no size has measurements: measure some with aliquot bench matrix")
 	}
 	return rightsize.Choice{}, errors.New("no measured size keeps the objective and has enough memory and cache")
 }

@@ -9,7 +9,7 @@ const (
 	MetaWeight    = "aliquot_weight"       // expected rate of the grant, H100 SXM = 1
 	MetaSlots     = "concurrency"          // requests that the replica serves at a time
 	MetaKVTokens  = "kv_tokens"            // tokens that an engine's cache holds
-	MetaMaxPrompt = "max_model_len"        // longest prompt in tokens
+	MetaMaxPrompt = "max_model_len"        // tokens of prompt and response together
 	MetaRoute     = "aliquot_route"        // "true" opts a service in to the router
 	MetaAffinity  = "aliquot_affinity"     // headers whose value leads to one replica of a class
 )

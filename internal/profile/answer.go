@@ -58,13 +58,13 @@ func (a *Answer) Lie() string {
 	case a.Output < 0:
 		return ""
 	case a.Output > a.Asked:
-		return fmt.Sprintf("usage counts %d tokens in an answer that may have %d", a.Output, a.Asked)
+		return fmt.Sprintf("usage reports %d completion tokens, but the request allows at most %d", a.Output, a.Asked)
 	case a.Output < len(a.Tokens):
-		return fmt.Sprintf("usage counts %d tokens in an answer that came in %d pieces", a.Output, len(a.Tokens))
+		return fmt.Sprintf("usage reports %d completion tokens, but the response came in %d pieces", a.Output, len(a.Tokens))
 	case a.Reason == "length" && a.Output != a.Asked:
-		return fmt.Sprintf("usage counts %d tokens in an answer that ended at its limit of %d", a.Output, a.Asked)
+		return fmt.Sprintf("usage reports %d completion tokens, but the response ended at its limit of %d", a.Output, a.Asked)
 	case a.Prompt >= 0 && a.Total >= 0 && a.Prompt+a.Output != a.Total:
-		return fmt.Sprintf("usage counts %d tokens of prompt and %d of answer, and %d in all", a.Prompt,
+		return fmt.Sprintf("usage reports %d prompt tokens and %d completion tokens, but %d in total", a.Prompt,
 			a.Output, a.Total)
 	}
 	return ""
@@ -80,13 +80,13 @@ func ScaleOf(words, tokens [3]int) (Scale, error) {
 	s := Scale{Base: float64(tokens[0]) - per*float64(words[0]), PerWord: per}
 	if !(per >= 0.2 && per <= 8) {
 		return Scale{},
-			fmt.Errorf("usage counts %d and %d tokens for prompts of %d and %d words, which no tokenizer does",
+			fmt.Errorf("usage reports %d and %d tokens for prompts of %d and %d words: want 0.2 to 8 tokens per word",
 				tokens[0], tokens[2], words[0], words[2])
 	}
 	if want := s.Base + s.PerWord*float64(words[1]); !(float64(tokens[1]) >= 0.9*want-4 &&
 		float64(tokens[1]) <= 1.1*want+4) {
 		return Scale{},
-			fmt.Errorf("usage counts %d tokens for a prompt of %d words, where prompts of %d and %d words say %.0f",
+			fmt.Errorf("usage reports %d tokens for a prompt of %d words: prompts of %d and %d words imply %.0f",
 				tokens[1], words[1], words[0], words[2], want)
 	}
 	return s, nil

@@ -120,5 +120,5 @@ func Save(ctx context.Context, client *consul.Client, service string, p learned.
 			return before, nil
 		}
 	}
-	return before, errors.New("profile in Consul: others write the key " + key + " all the time")
+	return before, errors.New("cannot write key " + key + " in Consul: other writers changed it at every attempt")
 }

@@ -41,7 +41,7 @@ func ParseClasses(text string) ([]Class, error) {
 		}
 		if seen[class.Name] {
 			return nil, &SyntaxError{column + len(part) - len(strings.TrimLeft(part, " \t\n")),
-				fmt.Sprintf("class %q stands twice", class.Name)}
+				fmt.Sprintf("class %q is listed twice", class.Name)}
 		}
 		seen[class.Name] = true
 		classes = append(classes, class)
@@ -109,7 +109,7 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	case c.Name == "":
 		return &SyntaxError{column, fmt.Sprintf("%q comes before the name of its class", word)}
 	case set[key]:
-		return &SyntaxError{column, fmt.Sprintf("%s is there twice", key)}
+		return &SyntaxError{column, fmt.Sprintf("%s is set twice for this class: set it once", key)}
 	}
 	set[key] = true
 	return c.set(key, value, column+len(key)+1)
@@ -118,12 +118,12 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 // name sets the name of the class.
 func (c *Class) name(word string, column int) error {
 	if c.Name != "" {
-		return &SyntaxError{column, fmt.Sprintf("%q is not a setting, and no comma parts it from class %q",
+		return &SyntaxError{column, fmt.Sprintf("%q is not a setting: put a comma after class %q if a new class starts here",
 			word, c.Name)}
 	}
 	if !IsName(word) {
 		return &SyntaxError{column,
-			fmt.Sprintf("%q is no class name: want letters, digits, '-', '_' and '.'", word)}
+			fmt.Sprintf("invalid class name %q: want letters, digits, '-', '_' and '.'", word)}
 	}
 	c.Name = word
 	return nil

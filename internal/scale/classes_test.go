@@ -39,7 +39,7 @@ func TestParseClassesNamesTheColumn(t *testing.T) {
 		{"h100 slots=8 max=1 speed=0", 26, "from 0.01 to 100"},
 		{"h100 slots=8 max=1 speed=NaN", 26, "from 0.01 to 100"},
 		{"h100 l4 slots=8 max=1", 6, "comma"},
-		{"h1/00 slots=8 max=1", 1, "no class name"},
+		{"h1/00 slots=8 max=1", 1, "invalid class name"},
 		{"a slots=1 max=1, a slots=1 max=1", 18, "twice"},
 		{"a slots=1000 max=1000", 1, "100000"},
 	} {

@@ -66,7 +66,7 @@ func (c *Config) readHardware(settings map[string]string) error {
 		return c.readSlots(settings)
 	}
 	if settings["slots"] != "" || settings["max"] != "" {
-		return fmt.Errorf("slots and max stand beside classes: give them to each class instead")
+		return fmt.Errorf("slots and max cannot be set together with classes: set them for each class")
 	}
 	var err error
 	if c.Classes, err = ParseClasses(settings["classes"]); err != nil {

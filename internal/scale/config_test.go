@@ -27,7 +27,7 @@ func TestParseConfigSaysWhatToDo(t *testing.T) {
 		{"hysteresis", "NaN", "hysteresis is NaN"},
 		{"target", "3", `unknown setting "target": want one of coldstart`},
 		{"class", "l4", "classes is missing"},
-		{"classes", "l4 slots=2 max=9", "slots and max stand beside classes"},
+		{"classes", "l4 slots=2 max=9", "slots and max cannot be set together with classes"},
 	} {
 		settings := map[string]string{"slots": "4"}
 		settings[c.key] = c.value

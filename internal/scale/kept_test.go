@@ -81,7 +81,7 @@ func TestAnAnswerThatIsMissingEndsNothing(t *testing.T) {
 		t.Fatalf("demand keeps %d, so that this test shows nothing", d.Count)
 	}
 	d := c.Decide(missing)
-	if d.Count != 5 || !strings.Contains(d.Reason, "holding 5") || d.Note != "the count follows demand and only grows, since no gateway answers" {
+	if d.Count != 5 || !strings.Contains(d.Reason, "holding 5") || d.Note != "the count follows demand and only grows, because no gateway answers" {
 		t.Errorf("one missing: %d (%s; %s)", d.Count, d.Reason, d.Note)
 	}
 	missing.Series = flat(400, 1200)

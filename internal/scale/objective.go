@@ -29,7 +29,7 @@ func ParseObjective(text string) (Objective, error) {
 	for _, word := range strings.Fields(text) {
 		key, value, _ := strings.Cut(word, "=")
 		if seen[key] {
-			return o, fmt.Errorf("%s stands twice", key)
+			return o, fmt.Errorf("%s is given twice: give it once", key)
 		}
 		seen[key] = true
 		var err error
@@ -44,7 +44,7 @@ func ParseObjective(text string) (Objective, error) {
 				return o, fmt.Errorf("quantile is %q: want a number from 0.5 to 0.9999", value)
 			}
 		default:
-			return o, fmt.Errorf("%q is no part of an objective: %s", word, objectiveForm)
+			return o, fmt.Errorf("unknown word %q in the objective: %s", word, objectiveForm)
 		}
 	}
 	if o.TTFT == 0 && o.TPOT == 0 && o.E2E == 0 {

@@ -27,8 +27,8 @@ func TestParseObjective(t *testing.T) {
 		"quantile=0.9":       `want "ttft=2s`,
 		"ttft=0":             "from 1ms to 1h",
 		"ttft=2":             "from 1ms to 1h",
-		"ttft=2s ttft=3s":    "stands twice",
-		"ttft=2s p99":        "no part of an objective",
+		"ttft=2s ttft=3s":    "is given twice",
+		"ttft=2s p99":        "unknown word",
 		"tpot=1s quantile":   "from 0.5 to 0.9999",
 		"tpot=1s quantile=1": "from 0.5 to 0.9999",
 	} {
@@ -60,7 +60,7 @@ func TestTheCheapestMixThatHoldsTheObjective(t *testing.T) {
 		}
 	}
 	d := c.Decide(came(flat(100, 1200)))
-	if !strings.Contains(d.Reason, "all devices are not enough for the objective, ") || !strings.Contains(d.Reason, "more replicas of h100 would be; ") {
+	if !strings.Contains(d.Reason, "the objective needs more devices than the classes allow: ") || !strings.Contains(d.Reason, "more replicas of h100; ") {
 		t.Errorf("too much for all devices: %s", d.Reason)
 	}
 	if d := c.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by the objective, 100.0% within, steady") && !strings.HasPrefix(d.Reason, "by the objective, 100.0% within, growing") {
@@ -83,14 +83,14 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 		change(&c, &e)
 		d := c.Decide(e)
 		plain := c.Policy.decide(e.Series, c.Classes, 0, 0)
-		if d.Count != plain.Count || !strings.HasPrefix(d.Reason, "by demand, since "+want+": ") {
+		if d.Count != plain.Count || !strings.HasPrefix(d.Reason, "by demand, because "+want+": ") {
 			t.Errorf("%s: %d (%s), want %d", want, d.Count, d.Reason, plain.Count)
 		}
 	}
 	// If only one class is known, the plan uses only that class.
 	alone := c
 	alone.Classes = []Class{c.Classes[0], {Name: "l4", Cost: 1, Max: 8}}
-	if d := alone.Decide(came(flat(3, 1200))); d.Plan[0] != 2 || d.Plan[1] != 0 || !strings.Contains(d.Reason, "planned without l4, not measured yet; growing") {
+	if d := alone.Decide(came(flat(3, 1200))); d.Plan[0] != 2 || d.Plan[1] != 0 || !strings.Contains(d.Reason, "the plan leaves out l4: not measured yet; growing") {
 		t.Errorf("with l4 unknown: %v (%s)", d.Plan, d.Reason)
 	}
 	// An assumed class gets at most one replica, and changes nothing else.
@@ -98,7 +98,7 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 	assumed.Classes = append([]Class(nil), c.Classes...)
 	assumed.Classes[1].Assumed = true
 	if d := assumed.Decide(came(flat(2, 1200))); d.Plan[1] != 1 || d.Plan[0] != 1 ||
-		!strings.Contains(d.Reason, "l4 may have one replica, by the hardware table, until measured; growing") {
+		!strings.Contains(d.Reason, "l4 may have one replica until measured (speed from the hardware table); growing") {
 		t.Errorf("with l4 assumed: %v (%s)", d.Plan, d.Reason)
 	}
 	assumed.Classes[0].Serving = &Serving{Most: 0, Rate: 2, First: 3, Token: 0.02}
@@ -107,7 +107,7 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 	}
 	// An assumption alone is not enough for a plan.
 	assumed.Classes[0].Max = 0
-	if d := assumed.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by demand, since the speed of l4 is not known yet") {
+	if d := assumed.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by demand, because the speed of l4 is not known yet") {
 		t.Errorf("with an assumption and nothing else: %v (%s)", d.Plan, d.Reason)
 	}
 	// A class without devices may be unknown.
@@ -131,7 +131,7 @@ func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
 	e := came(bursts)
 	e.Traffic.Met, e.Traffic.Missed = e.Traffic.Missed, e.Traffic.Met
 	d := c.Decide(e)
-	if !strings.Contains(d.Reason, "cannot be met: a mean request alone on h100 takes 0.2s to its first token and 0.02s") {
+	if !strings.Contains(d.Reason, "cannot be met: an average request alone on h100 takes 0.2s to the first token and 0.02s") {
 		t.Errorf("the reason is %q", d.Reason)
 	}
 	if need := d.Need.Demand; need > 2 {

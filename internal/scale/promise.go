@@ -15,8 +15,8 @@ func (c Config) judge(e Evaluation) Decision {
 	}
 	if why := c.unknown(e); why != "" {
 		d := c.Policy.decide(e.Series, c.Classes, c.Own, e.Current)
-		d.Note = "the count follows demand, since " + why
-		d.Reason = "by demand, since " + why + ": " + d.Reason
+		d.Note = "the count follows demand, because " + why
+		d.Reason = "by demand, because " + why + ": " + d.Reason
 		if e.Unknown != "" {
 			d = d.growing(e.Current)
 		}
@@ -33,7 +33,7 @@ func (d Decision) growing(current int) Decision {
 	if d.Need.Idle || d.Count >= current {
 		return d
 	}
-	d.Reason = fmt.Sprintf("holding %d, for this is not known to last: %s", current, d.Reason)
+	d.Reason = fmt.Sprintf("holding %d until the missing data is back: %s", current, d.Reason)
 	d.Count = current
 	return d
 }
@@ -247,12 +247,12 @@ func (c Config) note(s supply, need Need) string {
 	case !s.possible:
 		return "the objective cannot be met"
 	case need.Demand > capacityOf(s.classes):
-		return "all devices are not enough for the objective"
+		return "the objective needs more devices than the classes allow"
 	case len(left) > 0:
-		return "the objective is planned without " + strings.Join(left, " and ") + ", not measured yet"
+		return "the plan leaves out " + strings.Join(left, " and ") + ": not measured yet"
 	}
 	if assumed := c.assumed(); len(assumed) > 0 {
-		return strings.Join(assumed, " and ") + " may have one replica, by the hardware table, until measured"
+		return strings.Join(assumed, " and ") + " may have one replica until measured (speed from the hardware table)"
 	}
 	return ""
 }
@@ -295,10 +295,10 @@ func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
 	switch {
 	case !s.possible:
-		fmt.Fprintf(&out, "%s: a mean request alone on %s takes %s to its first token and %s for each further one, "+
-			"promised is %s; ", note, name, seconds(best.First), seconds(best.Token), c.Objective)
+		fmt.Fprintf(&out, "%s: an average request alone on %s takes %s to the first token and %s for each further token, "+
+			"the objective is %s; ", note, name, seconds(best.First), seconds(best.Token), c.Objective)
 	case need.Demand > capacityOf(s.classes):
-		fmt.Fprintf(&out, "%s, %.0f more replicas of %s would be; ",
+		fmt.Fprintf(&out, "%s: %.0f more replicas of %s; ",
 			note, math.Ceil(need.Demand-capacityOf(s.classes)), name)
 	case note != "":
 		out.WriteString(note + "; ")

@@ -21,12 +21,12 @@ const maxGap = 60 * time.Second
 // fails without points and on values that are not valid as demand.
 func Series(points []Point) ([]float64, error) {
 	if len(points) == 0 {
-		return nil, errors.New("the series of demand is empty")
+		return nil, errors.New("the demand series is empty")
 	}
 	start := 0
 	for i, p := range points {
 		if math.IsNaN(p.Value) || math.IsInf(p.Value, 0) || p.Value < 0 || p.Value > 1e9 {
-			return nil, errors.New("the series of demand holds a value that is no demand: want 0 to 1e9")
+			return nil, errors.New("the demand series has an invalid value: want 0 to 1e9")
 		}
 		if i > 0 && p.At.Sub(points[i-1].At) > maxGap {
 			start = i
@@ -36,7 +36,7 @@ func Series(points []Point) ([]float64, error) {
 	last := points[len(points)-1].At
 	n := int(last.Sub(points[0].At)/Step) + 1
 	if n < 1 || n > steps(7*24*time.Hour) {
-		return nil, errors.New("the series of demand is not in order or longer than a week")
+		return nil, errors.New("the demand series is not in time order, or is longer than a week")
 	}
 	out := make([]float64, n)
 	at := len(points) - 1

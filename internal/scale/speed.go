@@ -156,5 +156,5 @@ func words(classes []Class) string {
 	for i, class := range classes {
 		parts[i] = fmt.Sprintf("%s %.2g", class.Name, class.speed())
 	}
-	return ", a slot counts " + strings.Join(parts, ", ")
+	return ", speed per slot: " + strings.Join(parts, ", ")
 }

@@ -202,7 +202,7 @@ func TestSlowReplicasCountForLess(t *testing.T) {
 		}
 	}
 	d := Default().decide(flat(18, 900), classes, 0, 1)
-	if want := "growing: load 18.0 (average 18.0, last 6s 18.0), a slot counts h100 1, t4 0.1"; d.Reason != want {
+	if want := "growing: load 18.0 (average 18.0, last 6s 18.0), speed per slot: h100 1, t4 0.1"; d.Reason != want {
 		t.Errorf("the reason is %q, want %q", d.Reason, want)
 	}
 }

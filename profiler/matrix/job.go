@@ -207,7 +207,7 @@ func Port(job *nomad.Job, class string) (string, error) {
 		}
 	}
 	if len(labels) != 1 {
-		return "", fmt.Errorf("group %s has the ports %q: say by -port at which the server listens", *g.Name, labels)
+		return "", fmt.Errorf("group %s has the ports %q: set -port to the label of the server's port", *g.Name, labels)
 	}
 	return labels[0], nil
 }

@@ -90,7 +90,7 @@ func (n Nomad) clear(ctx context.Context, job string) error {
 	case err != nil:
 		return err
 	case old.Status == nil || *old.Status != "dead":
-		return fmt.Errorf("the job %s is there already: await the other benchmark, or remove it by "+
+		return fmt.Errorf("the job %s already exists: wait for the other benchmark, or remove the job with "+
 			"nomad job stop -purge %s", job, job)
 	}
 	return n.remove(ctx, job)
@@ -99,7 +99,7 @@ func (n Nomad) clear(ctx context.Context, job string) error {
 // remove stops and purges a job.
 func (n Nomad) remove(ctx context.Context, job string) error {
 	if _, _, err := n.Client.Jobs().Deregister(job, true, n.write(ctx)); err != nil {
-		return fmt.Errorf("the job %s is left in Nomad: %w", job, err)
+		return fmt.Errorf("cannot remove the job %s from Nomad: %w", job, err)
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error)
 			}
 			continue
 		case alloc == nil && time.Since(began) > n.Room:
-			return nil, fmt.Errorf("no node had room for it within %s", n.Room)
+			return nil, fmt.Errorf("Nomad did not place the benchmark within %s: no node had room", n.Room)
 		}
 		index, heard = next, time.Now()
 		if alloc != nil && alloc.ClientStatus != nomad.AllocClientStatusPending &&
@@ -165,7 +165,7 @@ func failure(a *nomad.Allocation) error {
 	if len(why) == 0 {
 		return errors.New("allocation " + a.ID + " is " + a.ClientStatus)
 	}
-	return fmt.Errorf("%s; nomad alloc logs %s says more", strings.Join(why, "; "), a.ID)
+	return fmt.Errorf("%s; for details run nomad alloc logs %s", strings.Join(why, "; "), a.ID)
 }
 
 // Classes returns the hardware classes of the ready nodes.

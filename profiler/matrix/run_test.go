@@ -23,9 +23,9 @@ func TestABenchmarkTakesNoOthersJob(t *testing.T) {
 	}{
 		"none":       {"", "context canceled", false, []string{"register 0", "remove"}},
 		"left over":  {"dead", "context canceled", false, []string{"remove", "register 0", "remove"}},
-		"running":    {"running", "the job chat-bench-l4-5 is there already", false, nil},
+		"running":    {"running", "the job chat-bench-l4-5 already exists", false, nil},
 		"waiting":    {"pending", "nomad job stop -purge chat-bench-l4-5", false, nil},
-		"not remove": {"", "the job chat-bench-l4-5 is left in Nomad", true, []string{"register 0", "remove"}},
+		"not remove": {"", "cannot remove the job chat-bench-l4-5 from Nomad", true, []string{"register 0", "remove"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())

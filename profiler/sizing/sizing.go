@@ -76,13 +76,13 @@ func (a Answer) Fits(c rightsize.Choice) error {
 		i := slices.IndexFunc(a.Choices, func(o rightsize.Choice) bool {
 			return o.Class == r.Class && o.Slices == c.Slices && o.Total == total
 		})
-		why := "nothing is known of it with so many: measure it by aliquot bench matrix"
+		why := "this size has no measurements: measure it with aliquot bench matrix"
 		if i >= 0 {
 			why = a.Choices[i].Refusal(a.Need)
 		}
 		if why != "" {
-			return fmt.Errorf("%s serves too, and the job's count would give it %s: %s; -class=%s chooses among its "+
-				"sizes alone", r.Class, size, why, r.Class)
+			return fmt.Errorf("class %s also serves, and the job would give it %s: %s; -class=%s chooses only among "+
+				"its sizes", r.Class, size, why, r.Class)
 		}
 	}
 	return nil
@@ -214,15 +214,16 @@ func unknown(running []Running, options []rightsize.Option) (notes []string) {
 		})
 		if !known {
 			notes = append(notes, fmt.Sprintf(
-				"nothing is known of %s %s, which serves: fewer than %d requests were measured",
+				"the running size %s %s has no measurements yet: fewer than %d requests were measured",
 				r.Class, r.Slices, enough))
 		}
 	}
 	return notes
 }
 
-// Replicas returns the present replicas of a service, and the longest prompt that they take in
-// tokens, 0 if they do not say.
+// Replicas returns the present replicas of a service, and the largest max_model_len that they
+// register, 0 if none does. It is the most tokens of prompt and response together (vLLM,
+// --max-model-len), and so fits Question.Longest.
 func Replicas(ctx context.Context, client *consul.Client, service string) (all []Running, longest float64, err error) {
 	entries, _, err := client.Health().Service(service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {

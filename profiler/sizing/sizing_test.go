@@ -40,7 +40,7 @@ func TestEvidenceFromBothKinds(t *testing.T) {
 	if last := a.Choices[2]; last.Slices != 5 || !strings.Contains(last.Refused, "its cache holds 3000 tokens, a request may have 8000") {
 		t.Errorf("%+v", last)
 	}
-	if len(a.Notes) != 1 || !strings.Contains(a.Notes[0], "nothing is known of t4 1of1, which serves") {
+	if len(a.Notes) != 1 || !strings.Contains(a.Notes[0], "the running size t4 1of1 has no measurements yet") {
 		t.Errorf("%q", a.Notes)
 	}
 }
@@ -115,7 +115,7 @@ func TestASizeFitsAllClassesThatServe(t *testing.T) {
 	running := []Running{{Class: "h100", Slices: "10of20", Replicas: 1}, {Class: "l4", Slices: "10of20", Replicas: 2}}
 	a := Decide(q, nil, profiles, running, noon)
 	for slices, want := range map[int]string{
-		10: "", 5: "its cache holds 3000 tokens, a request may have 8000", 2: "nothing is known of it with so many",
+		10: "", 5: "its cache holds 3000 tokens, a request may have 8000", 2: "this size has no measurements:",
 	} {
 		i := 0
 		for a.Choices[i].Class != "h100" || a.Choices[i].Slices != slices {

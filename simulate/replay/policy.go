@@ -68,7 +68,7 @@ func fixedSettings(path string, found *hclsyntax.Body) (map[string]string, error
 		if problems.HasErrors() {
 			return nil,
 				fmt.Errorf("%s:%d: %s is not a fixed value: the job's variables are not known here, "+
-					"give it as a flag or in a file of its own",
+					"set it with a flag or in a separate file",
 					path, attribute.SrcRange.Start.Line, name)
 		}
 		text, err := convert.Convert(value, cty.String)

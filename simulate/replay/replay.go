@@ -80,7 +80,7 @@ func (r *Replay) checkFlags() error {
 	case r.Policy == "":
 		return errors.New("no policy: want -policy <file or settings>")
 	case r.Min < 0 || r.Max < 0 || r.Max > 0 && r.Max < r.Min:
-		return fmt.Errorf("-min=%d -max=%d: want 0 or more, and the most not below the least", r.Min, r.Max)
+		return fmt.Errorf("-min=%d -max=%d: want both at least 0, and -max at least -min", r.Min, r.Max)
 	case r.Interval < time.Millisecond || r.Window < time.Second ||
 		min(r.Every, r.ColdStart, r.PerInput, r.PerOutput) < 0:
 		return errors.New("a duration is out of range: want -interval of at least 1ms, " +

@@ -175,13 +175,13 @@ func TestPoliciesThatAreNotRepeated(t *testing.T) {
 		"its query for attained is not supported here": func(p *Policy) {
 			p.Settings["objective"], p.Query.Metric = "ttft=2s", query.Attained
 		},
-		"is no part of an objective": func(p *Policy) { p.Settings["objective"] = "fast" },
-		"at least":                   func(p *Policy) { p.Window = time.Minute },
+		"unknown word \"fast\" in the objective":     func(p *Policy) { p.Settings["objective"] = "fast" },
+		"at least":                                   func(p *Policy) { p.Window = time.Minute },
 		"its query for tokens is not supported here": func(p *Policy) { p.Query = query.Query{Metric: query.Tokens, Service: "chat"} },
-		"unknown setting":           func(p *Policy) { p.Settings["colour"] = "red" },
-		"no enabled scaling policy": func(p *Policy) { p.Enabled = false },
-		"its query":                 func(p *Policy) { p.QueryProblem = "its query is wrong" },
-		"have different classes":    func(p *Policy) { p.Query.Classes = p.Query.Classes[:1] },
+		"unknown setting":                            func(p *Policy) { p.Settings["colour"] = "red" },
+		"no enabled scaling policy":                  func(p *Policy) { p.Enabled = false },
+		"its query":                                  func(p *Policy) { p.QueryProblem = "its query is wrong" },
+		"have different classes":                     func(p *Policy) { p.Query.Classes = p.Query.Classes[:1] },
 		"counts all slots equally": func(p *Policy) {
 			p.Query.Metric = query.Concurrency
 			p.Settings["classes"] += ", l4 slots=1 max=1 speed=2"

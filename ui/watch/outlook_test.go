@@ -224,7 +224,7 @@ func TestAnObjectiveIsDecidedAsTheStrategyDoes(t *testing.T) {
 	}
 	p.w.o.Consul, p.w.curves = nil, map[string]curves{}
 	p.decided()
-	if reason := p.w.next["chat"][0].Reason; !strings.HasPrefix(reason, `by demand, since curves of "chat": they are in Consul, but this page runs without it`) {
+	if reason := p.w.next["chat"][0].Reason; !strings.HasPrefix(reason, `by demand, because curves of "chat": they are in Consul, but this page runs without it`) {
 		t.Errorf("without Consul: %s", reason)
 	}
 }
