@@ -177,7 +177,7 @@ func TestSimulateScaleByAnObjective(t *testing.T) {
 		{`names class "gpu" twice`, append(append([]string{}, args[:8]...), "-curve", "gpu="+curve+",gpu="+curve)},
 		{`names class "l4"`, append(append([]string{}, args[:8]...), "-curve", "l4="+curve)},
 		{"no such file", append(append([]string{}, args[:8]...), "-curve", "gpu=/none")},
-		{"no part of an objective", append(append([]string{}, args[:6]...), "-objective", "fast", "-curve", "gpu="+curve)},
+		{"unknown word", append(append([]string{}, args[:6]...), "-objective", "fast", "-curve", "gpu="+curve)},
 	} {
 		status, _, problem := simulateScale(t, c.args...)
 		if status == 0 || !strings.Contains(problem, c.want) || strings.Count(problem, "\n") != 1 {
