@@ -158,8 +158,8 @@ func (r *Report) note(text string) {
 // busy adds a note if other clients use the server.
 func (r *Report) busy(e Engine) {
 	if e.Running > 0 || e.Waiting > 0 {
-		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; their load is included in all results",
-			e.Running, max(0, e.Waiting)))
+		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; "+
+			"their load is included in all results", e.Running, max(0, e.Waiting)))
 	}
 }
 

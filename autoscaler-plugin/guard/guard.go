@@ -15,7 +15,7 @@ import (
 func Recover(log hclog.Logger, rpc string, err *error) {
 	if p := recover(); p != nil {
 		log.Error("recovered from a panic", "rpc", rpc, "fault", p, "stack", string(debug.Stack()))
-		*err = fmt.Errorf("internal error in %s: %v; the plugin keeps running; report this with the plugin's log", rpc, p)
+		*err = fmt.Errorf("internal error in %s: %v: the plugin keeps running, report this with its log", rpc, p)
 	}
 }
 

@@ -71,7 +71,7 @@ func (p *Plugin) turn(g group) *sync.Mutex {
 }
 
 // errOvertaken means that another writer changed the job in between.
-var errOvertaken = errors.New("the job has been changed meanwhile")
+var errOvertaken = errors.New("the job was changed by someone else at the same time")
 
 func submit(ctx context.Context, client *nomad.Client, g group, action sdk.ScalingAction) error {
 	job, _, err := client.Jobs().Info(g.job, (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx))

@@ -60,9 +60,11 @@ func (a *Answer) Lie() string {
 	case a.Output > a.Asked:
 		return fmt.Sprintf("usage reports %d completion tokens, but the request allows at most %d", a.Output, a.Asked)
 	case a.Output < len(a.Tokens):
-		return fmt.Sprintf("usage reports %d completion tokens, but the response came in %d pieces", a.Output, len(a.Tokens))
+		return fmt.Sprintf("usage reports %d completion tokens, but the response came in %d pieces",
+			a.Output, len(a.Tokens))
 	case a.Reason == "length" && a.Output != a.Asked:
-		return fmt.Sprintf("usage reports %d completion tokens, but the response ended at its limit of %d", a.Output, a.Asked)
+		return fmt.Sprintf("usage reports %d completion tokens, but the response ended at its limit of %d",
+			a.Output, a.Asked)
 	case a.Prompt >= 0 && a.Total >= 0 && a.Prompt+a.Output != a.Total:
 		return fmt.Sprintf("usage reports %d prompt tokens and %d completion tokens, but %d in total", a.Prompt,
 			a.Output, a.Total)

@@ -118,8 +118,8 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 // name sets the name of the class.
 func (c *Class) name(word string, column int) error {
 	if c.Name != "" {
-		return &SyntaxError{column, fmt.Sprintf("%q is not a setting: put a comma after class %q if a new class starts here",
-			word, c.Name)}
+		return &SyntaxError{column,
+			fmt.Sprintf("%q is not a setting: to start a new class, put a comma after class %q", word, c.Name)}
 	}
 	if !IsName(word) {
 		return &SyntaxError{column,

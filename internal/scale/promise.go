@@ -295,8 +295,8 @@ func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
 	switch {
 	case !s.possible:
-		fmt.Fprintf(&out, "%s: an average request alone on %s takes %s to the first token and %s for each further token, "+
-			"the objective is %s; ", note, name, seconds(best.First), seconds(best.Token), c.Objective)
+		fmt.Fprintf(&out, "%s: an average request alone on %s takes %s to the first token and %s for each "+
+			"further token, the objective is %s; ", note, name, seconds(best.First), seconds(best.Token), c.Objective)
 	case need.Demand > capacityOf(s.classes):
 		fmt.Fprintf(&out, "%s: %.0f more replicas of %s; ",
 			note, math.Ceil(need.Demand-capacityOf(s.classes)), name)
