@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 	"testing"
 
 	"aliquot.example/e2e/cluster"
@@ -46,7 +47,9 @@ func TestPluginBlocksOfThePages(t *testing.T) {
 				t.Error(err)
 			}
 			for _, f := range findings(ctx, t, cl) {
-				if f.Level != doctor.OK {
+				// An MPS daemon elsewhere belongs to another program of this machine.
+				elsewhere := f.Check == "mps" && !strings.Contains(f.What, cl.Dir)
+				if f.Level != doctor.OK && !elsewhere {
 					t.Errorf("doctor finds %+v", f)
 				}
 			}
