@@ -3,7 +3,8 @@
 # Needs:  the aliquot program on the nodes (variable "command"); Consul; a service whose
 #         replicas register their hardware class, such as that of jobs/vllm.nomad.hcl. With
 #         Nomad ACLs a policy for the job's workload identity, jobs/bench-nomad-policy.hcl;
-#         with Consul ACLs a token with jobs/bench-consul-policy.hcl (variable "consul_acl").
+#         with Consul ACLs a role for it with jobs/bench-consul-policy.hcl, and
+#         consul_acl = true.
 # Does:   runs aliquot bench -save against one replica of a service when it is dispatched, or
 #         at the times of var.cron. It puts full load on that replica. The gateway, the router
 #         and the autoscaler start with the saved profile; see docs/profiles.md.

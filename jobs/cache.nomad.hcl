@@ -1,5 +1,5 @@
-# The model cache: each node stores what its model servers read, and reads it from other nodes
-# instead of the Hugging Face Hub if they have it.
+# The model cache: each node stores what its model servers read. If another node has it, the node
+# reads it from there instead of from the Hugging Face Hub.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); a Consul agent; the
 #         raw_exec driver, because the cache stores files on the host as root. For peers
@@ -49,7 +49,7 @@ variable "tls" {
 }
 
 variable "prefetch" {
-  description = "Lists in Consul KV below aliquot/prefetch of models that the nodes fetch in advance, such as [\"all\", \"h100\"]; empty for none. aliquot cache prefetch edits these lists."
+  description = "Lists below aliquot/prefetch in Consul KV, such as [\"all\", \"h100\"], with the models, images and compile caches that the nodes fetch in advance; empty for none. aliquot cache prefetch edits these lists."
   type        = list(string)
   default     = []
 }
@@ -73,7 +73,7 @@ variable "s3_port" {
 }
 
 variable "oci_port" {
-  description = "Port on the loopback address that serves the protocol of image registries; 0 for none."
+  description = "Port on the loopback address through which the container engine pulls images; 0 for none."
   type        = number
   default     = 7484
 }

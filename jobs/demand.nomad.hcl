@@ -2,7 +2,7 @@
 #
 # Needs:  the aliquot program on the nodes (variable "command"); Consul. With Nomad ACLs a
 #         policy for the job's workload identity, jobs/demand-nomad-policy.hcl; with Consul
-#         ACLs a token with jobs/demand-consul-policy.hcl (variable "consul_acl").
+#         ACLs a role for it with jobs/demand-consul-policy.hcl, and consul_acl = true.
 # Does:   runs aliquot demand -learn at the times of var.cron. This moves the typical demand in
 #         Consul KV a fifth of the way towards the requests of the jobs that Nomad knows. The
 #         nodes' drivers read it within a minute; see docs/packing.md.

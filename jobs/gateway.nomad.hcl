@@ -2,7 +2,8 @@
 #
 # Needs:  the aliquot program on the nodes (variable "command"); Consul. With Nomad ACLs
 #         a policy for the job's workload identity, jobs/gateway-nomad-policy.hcl; with
-#         Consul ACLs a token with jobs/gateway-consul-policy.hcl.
+#         Consul ACLs a role for it with jobs/gateway-consul-policy.hcl, and
+#         consul_acl = true.
 # Does:   serves the services of variable "services" on one port, starts them from zero
 #         replicas when a request arrives, registers as aliquot-gateway with the address of
 #         its admin listener in its meta, and finishes requests in flight before it stops.
@@ -89,6 +90,12 @@ variable "consul" {
   default     = "127.0.0.1:8500"
 }
 
+variable "consul_acl" {
+  description = "Whether Nomad gives the task a Consul token for its workload identity."
+  type        = bool
+  default     = false
+}
+
 variable "port" {
   description = "Port that clients call; 0 lets Nomad choose one."
   type        = number
@@ -161,6 +168,11 @@ job "gateway" {
       identity {
         file        = true
         change_mode = "noop"
+      }
+
+      dynamic "consul" {
+        for_each = var.consul_acl ? [true] : []
+        content {}
       }
 
       config {

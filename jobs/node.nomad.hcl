@@ -2,16 +2,16 @@
 # that aliquot node rollout has set, and makes the node eligible again when it is healthy.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); the raw_exec driver,
-#         because it installs packages, loads kernel modules and reboots as root; a Consul
-#         agent on the nodes. With Nomad ACLs a policy for the job's workload identity,
+#         because the agent installs packages, loads kernel modules and reboots as root; a
+#         Consul agent on the nodes. With Nomad ACLs a policy for the job's workload identity,
 #         jobs/node-nomad-policy.hcl; with Consul ACLs a role for it with
 #         jobs/node-consul-policy.hcl, and consul_acl = true.
 # Does:   only monitors the node until there is a wanted version for its class. The job runs on
 #         every node, also while the node is drained (system), so that the agent can continue
 #         after the drain, a crash or a reboot. docs/nodes.md lists what it never does.
 # Never:  update or stop this job during a rollout. Nomad would stop the agents of drained
-#         nodes and start none there until you make these nodes eligible. If you cannot avoid
-#         that, run the agents with systemd (unit aliquot-node).
+#         nodes and start none there until you make these nodes eligible. Agents that systemd
+#         runs (unit aliquot-node) do not have this problem.
 # Run:    nomad job run jobs/node.nomad.hcl
 
 variable "command" {

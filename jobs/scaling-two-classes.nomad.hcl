@@ -5,8 +5,8 @@
 #         classes, so all of them come to the same plan: the counts that serve the whole load
 #         at the least cost. The plan uses the speed that the gateways measured for each
 #         class. With an objective in the variable strategy, the plan leaves out a class that
-#         has never served and is not in the hardware table. Benchmark such a class, or
-#         first submit the job with only that class in the variable classes; see
+#         is not in the hardware table until it has been benchmarked or has served. To let it
+#         serve, first submit the job with only that class in the variable classes; see
 #         docs/scaling.md.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-two-classes.nomad.hcl
 

@@ -1,8 +1,8 @@
 # The web page of the cluster: nodes and slices, services and queues, scaling, events.
 #
 # Needs:  the aliquot program on the nodes (variable "command"). With Nomad ACLs a policy
-#         for the job's workload identity, jobs/ui-nomad-policy.hcl; with Consul ACLs a
-#         token with jobs/ui-consul-policy.hcl (variable "consul_acl").
+#         for the job's workload identity, jobs/ui-nomad-policy.hcl; with Consul ACLs a role
+#         for it with jobs/ui-consul-policy.hcl, and consul_acl = true.
 # Does:   serves one page on one port; everything that it needs is in the program. It
 #         reads Nomad, Consul and the gateways' admin listeners, and changes nothing.
 #         With Nomad ACLs, users sign in with their own Nomad token; see docs/ui.md.

@@ -16,15 +16,7 @@ func (jobCommand) Help() string {
 	return `Usage: aliquot job <command> [flags] <file>
 
   Submits jobs to Nomad with the spread and the affinities of a packing policy, so
-  that fractions of GPUs are placed where the remaining capacity stays most useful.
-
-Commands:
-
-  inspect      Show what a policy adds to a job, and why.
-  plan         Plan the job as Nomad does, with the policy's additions.
-  run          Submit the job with the policy's additions.
-  defrag       Move allocations so that stranded capacity becomes usable.
-  right-size   Show which slice count serves the job at the least cost.
+  that the capacity that remains on the nodes stays as useful as possible.
 
 Example:
 

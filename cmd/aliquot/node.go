@@ -15,16 +15,9 @@ func (nodeCommand) Synopsis() string { return "Manage the GPU drivers of nodes" 
 func (nodeCommand) Help() string {
 	return `Usage: aliquot node <command> [flags]
 
-  Installs the wanted GPU driver on nodes, some at a time. The tasks of a node move away
-  first, and the device plugin verifies the result. A node that fails verification gets
-  its previous packages back. docs/nodes.md lists what is never done.
-
-Commands:
-
-  plan      Show the GPUs of this host, which driver they need and what would be done.
-  agent     Manage the driver of this node. Runs as root.
-  rollout   Set which drivers are wanted, pause, or free a node's slot.
-  status    Show the progress of each node.
+  Installs the wanted GPU driver on nodes, some at a time. Each node is drained first, and
+  the device plugin verifies the result. A node that fails verification gets its previous
+  packages back. docs/nodes.md lists what is never done.
 
 Example:
 

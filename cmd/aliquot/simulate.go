@@ -17,10 +17,6 @@ func (simulateCommand) Help() string {
 
   Tries settings on recorded requests, in simulated time.
 
-Commands:
-
-  scale   Replay a trace of requests against a scaling policy.
-
 Example:
 
   aliquot simulate scale -help

@@ -54,7 +54,8 @@ Options:
                     and print and plot the cost of each. Default false.
   -coldstart        Time from the decision to start a replica until it serves.
                     Default: the policy's.
-  -min, -max        Limits of each class's count. Default: 0, and max of the classes.
+  -min              Least count of each class. Default 0.
+  -max              Largest count of each class. Default: the max of the class.
   -initial          Replicas of the first class at the start. Default: -min.
   -interval         Evaluation interval. Default 1s.
   -query-window     Length of the demand that one evaluation sees. Default 15m.

@@ -39,8 +39,9 @@ func (uiCommand) Help() string {
 Options:
 
   -address    Address to listen on. Default 127.0.0.1:8686.
-  -cert, -key Files with a certificate and its key, for HTTPS. Default none.
-  -no-consul  Do not ask Consul: use only the gateways in -gateways. Default false.
+  -cert       File with a certificate, for HTTPS. Default none.
+  -key        File with the key of -cert. Default none.
+  -no-consul  Do not use Consul: use only the gateways in -gateways. Default false.
   -gateways   Admin addresses of gateways that are not in Consul, separated by commas.
   -prometheus Address of a Prometheus that scrapes the gateways, for history beyond
               the last hour. Default none.

@@ -264,7 +264,7 @@ func (s *story) replicas() string {
 		fmt.Fprintf(&b, "%s: %d of %d slots busy", r.ID, r.Active, r.Slots)
 		switch {
 		case r.Ejected:
-			b.WriteString(", out of service")
+			b.WriteString(", ejected")
 		case r.Probation:
 			b.WriteString(", on probation")
 		case r.Leaving:

@@ -68,8 +68,8 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 		d.Reason = fmt.Sprintf("no request for %s", p.DownDelayOrDefault()+p.ZeroGrace)
 	case d.Count > current && current > 0 && known < steps(p.PanicWindow):
 		d.Count = current
-		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, known,
-			p.PanicWindow)
+		d.Reason = fmt.Sprintf("holding %d: only %s of demand is known, and growing needs %s", current,
+			time.Duration(known)*Step, p.PanicWindow)
 	case d.Count > current && need.Held && len(classes) > 1:
 		d.Reason = p.reason(need, classes, "changing to a cheaper mix for what is held")
 	case d.Count > current:
@@ -78,8 +78,8 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 		d.Reason = p.reason(need, classes, "steady")
 	case !need.Complete:
 		d.Count = current
-		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, known,
-			p.Window())
+		d.Reason = fmt.Sprintf("holding %d: only %s of demand is known, and shrinking needs %s", current,
+			time.Duration(known)*Step, p.Window())
 	case need.Panicking:
 		// The replica that the gateway started from zero serves first, and its class may not be in
 		// the plan.
