@@ -2,9 +2,9 @@ package dispatch
 
 import "math"
 
-// standing returns a tenant's limit of waiting requests and how many it has. It does not create an
+// queuedOf returns a tenant's limit of waiting requests and how many it has. It does not create an
 // account, because the request may be refused.
-func (w *waitlist) standing(name string) (limit, queued int) {
+func (w *waitlist) queuedOf(name string) (limit, queued int) {
 	if t, ok := w.tenants[name]; ok {
 		return t.limits.MaxQueue, t.queued
 	}
@@ -23,9 +23,9 @@ func (w *waitlist) claimed(class string) bool {
 	return false
 }
 
-// rivals returns how many requests wait for any of the ticket's hardware at its priority or a more
+// competing returns how many requests wait for any of the ticket's hardware at its priority or a more
 // urgent one, including the ticket.
-func (w *waitlist) rivals(t *Ticket) int {
+func (w *waitlist) competing(t *Ticket) int {
 	n := 0
 	for _, c := range w.priorities[:t.Priority+1] {
 		n += sum(c.ready, func(p int) bool { return t.rule.overlaps(w.placements[p]) })
@@ -33,26 +33,26 @@ func (w *waitlist) rivals(t *Ticket) int {
 	return n
 }
 
-// lanesLooked limits how many lanes are examined to estimate a rank or to find a request to evict.
+// maxLanes limits how many lanes are examined to estimate a rank or to find a request to evict.
 // The remaining lanes are assumed to be similar.
-const lanesLooked = 256
+const maxLanes = 256
 
 // aheadOf estimates how many of the requests that wait for any of the same hardware would be served
 // before t. These are all requests of more urgent priorities whose tenants are not at their limit
 // and, at t's own priority, the turns of each tenant until t's tenant has had as many turns as it
 // has requests due earlier.
 func (w *waitlist) aheadOf(t *Ticket) int {
-	rival := func(p int) bool { return t.rule.overlaps(w.placements[p]) }
+	competes := func(p int) bool { return t.rule.overlaps(w.placements[p]) }
 	n := 0
 	for _, c := range w.priorities[:t.Priority] {
-		n += sum(c.ready, rival)
+		n += sum(c.ready, competes)
 	}
 	c := w.priorities[t.Priority]
 	own, charge, weight := 0, math.Inf(1), 1.0
 	if a := c.accounts[t.Tenant]; a != nil && a.queued > 0 {
 		weight = a.tenant.limits.Weight
 		for p, l := range a.lanes {
-			if l == nil || !rival(p) {
+			if l == nil || !competes(p) {
 				continue
 			}
 			own += l.tree.rank(t)
@@ -67,11 +67,11 @@ func (w *waitlist) aheadOf(t *Ticket) int {
 	var turns float64
 	looked, lanes := 0, 0
 	for p := range c.lanes {
-		if !rival(p) {
+		if !competes(p) {
 			continue
 		}
 		lanes += c.lanes[p].len()
-		for _, l := range c.lanes[p].items[:min(c.lanes[p].len(), lanesLooked-looked)] {
+		for _, l := range c.lanes[p].items[:min(c.lanes[p].len(), maxLanes-looked)] {
 			looked++
 			if l.account.tenant.name == t.Tenant {
 				continue
@@ -88,7 +88,7 @@ func (w *waitlist) aheadOf(t *Ticket) int {
 	if looked > 0 {
 		turns *= float64(lanes) / float64(looked)
 	}
-	return n + min(int(turns), sum(c.ready, rival)) + sum(c.again, rival)
+	return n + min(int(turns), sum(c.ready, competes)) + sum(c.again, competes)
 }
 
 // sum adds up the counts of the placements for which which returns true.

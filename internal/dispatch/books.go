@@ -8,25 +8,25 @@ import (
 
 // books record the requests that a replica was sent and has not finished, in Tokens mode.
 type books struct {
-	kv      int       // tokens of prompts and answers in flight
-	shared  shared    // tokens of kv that the cache holds only once for several requests
-	pending []*Ticket // sent, without a token yet, in order
-	begun   []*Ticket // sent, with tokens
-	work    float64   // seconds of reading that pending needs
-	first   time.Time // time of the latest first token
-	share   share     // fraction of the time that it reads prompts
+	kv             int       // tokens of prompts and answers in flight
+	shared         shared    // tokens of kv that the cache holds only once for several requests
+	pending        []*Ticket // sent, without a token yet, in order
+	begun          []*Ticket // sent, with tokens
+	work           float64   // seconds of reading that pending needs
+	lastFirstToken time.Time // time of the latest first token
+	readShare      readShare // fraction of the time that it reads prompts
 
-	foreign struct { // load that bypasses this queue, according to the engine's last metrics
+	external struct { // load that bypasses this queue, according to the engine's last metrics
 		running, waiting, kv float64
 		until                time.Time
 	}
 	risk risk
 
-	firsts firsts    // first tokens that arrived together
-	full   time.Time // when the cache was last nearly full
-	reads  time.Time // when a prompt was last known to be pending
-	strays int       // consecutive requests whose prefix was not in the cache as expected
-	caches bool      // the engine reports cache hits
+	firstTokens firstTokens // first tokens that arrived together
+	lastFull    time.Time   // when the cache was last nearly full
+	lastPending time.Time   // when a prompt was last known to be pending
+	cacheMisses int         // consecutive requests whose prefix was not in the cache as expected
+	caches      bool        // the engine reports cache hits
 }
 
 // entry is a request in a replica's books.
@@ -43,41 +43,41 @@ type entry struct {
 	counted bool      // the engine reported the number of tokens
 }
 
-// share is the fraction of its time that a replica spends reading prompts: recently, and over a
+// readShare is the fraction of its time that a replica spends reading prompts: recently, and over a
 // longer period.
-type share struct {
-	late, long float64 // seconds of reading, decaying over span and over longSpan
-	mean       float64 // seconds of reading of one prompt
-	span       float64
-	at         time.Time
+type readShare struct {
+	recent, long float64 // seconds of reading, decaying over span and over longSpan
+	mean         float64 // seconds of reading of one prompt
+	span         float64
+	at           time.Time
 }
 
-// long is averaged over longSpan seconds, and late over at most as many. late covers about
-// lateReads prompts: with short prompts a second is enough to show how busy a replica is, but it
+// long is averaged over longSpan seconds, and recent over at most as many. recent covers about
+// recentReads prompts: with short prompts a second is enough to show how busy a replica is, but it
 // takes ten long prompts to show it.
 const (
-	longSpan  = 20
-	lateReads = 10
+	longSpan    = 20
+	recentReads = 10
 )
 
-func (r *share) add(seconds float64, now time.Time) {
+func (r *readShare) add(seconds float64, now time.Time) {
 	late, long := r.of(now)
 	if r.mean == 0 {
 		r.mean, r.span = seconds, longSpan
 	}
 	late *= r.span
 	r.mean += (seconds - r.mean) / 64
-	r.span = min(max(lateReads*r.mean, 1), longSpan)
-	r.late, r.long, r.at = late+seconds, long*longSpan+seconds, now
+	r.span = min(max(recentReads*r.mean, 1), longSpan)
+	r.recent, r.long, r.at = late+seconds, long*longSpan+seconds, now
 }
 
 // of returns the recent share and the long-term one.
-func (r *share) of(now time.Time) (late, long float64) {
+func (r *readShare) of(now time.Time) (late, long float64) {
 	if r.span == 0 {
 		return 0, 0
 	}
 	dt := now.Sub(r.at).Seconds()
-	return r.late / r.span * fade(dt, r.span), r.long / longSpan * fade(dt, longSpan)
+	return r.recent / r.span * decay(dt, r.span), r.long / longSpan * decay(dt, longSpan)
 }
 
 // send records a request that is sent to the replica.
@@ -86,33 +86,33 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1),
 		kv: float64(b.kv + t.Prompt)}
 	b.kv += t.Prompt
-	b.shared.hold(t)
+	b.shared.add(t)
 	b.pending = append(b.pending, t)
 	b.risk.stale = true
 	b.work += work
-	b.share.add(work, now)
-	b.reads = now
-	s.strain(now)
+	b.readShare.add(work, now)
+	b.lastPending = now
+	s.checkCachePressure(now)
 }
 
-// unbook removes a request that has left the replica.
-func (s *server) unbook(t *Ticket) {
+// remove removes a request that has left the replica.
+func (s *server) remove(t *Ticket) {
 	b := &s.books
 	b.kv -= t.Prompt + t.entry.tokens
-	b.shared.letGo(t)
+	b.shared.release(t)
 	b.risk.stale = true
 	if t.entry.began {
 		i := slices.Index(b.begun, t)
 		b.begun = slices.Delete(b.begun, i, i+1)
 		return
 	}
-	b.unpend(t)
+	b.removePending(t)
 }
 
 // memory returns how many tokens of the cache the requests in flight need.
 func (b *books) memory() int { return b.kv - b.shared.saved }
 
-func (b *books) unpend(t *Ticket) {
+func (b *books) removePending(t *Ticket) {
 	if i := slices.Index(b.pending, t); i >= 0 {
 		b.pending = slices.Delete(b.pending, i, i+1)
 		b.work -= t.entry.work
@@ -130,8 +130,8 @@ func (s *server) assumeBegun(output float64, now time.Time) {
 	for len(b.pending) > 0 && b.pending[0].Whole {
 		t := b.pending[0]
 		since := t.started
-		if b.first.After(since) {
-			since = b.first
+		if b.lastFirstToken.After(since) {
+			since = b.lastFirstToken
 		}
 		at := since.Add(seconds(t.entry.work))
 		if at.After(now) {
@@ -152,8 +152,8 @@ func (b *books) backlog(now time.Time) float64 {
 	}
 	head := b.pending[0]
 	since := head.started
-	if b.first.After(since) {
-		since = b.first
+	if b.lastFirstToken.After(since) {
+		since = b.lastFirstToken
 	}
 	done := min(max(0, now.Sub(since).Seconds()), 0.9*head.entry.work)
 	return b.work - done
@@ -173,32 +173,32 @@ func (q *Queue) Began(t *Ticket, now time.Time) {
 	if s == nil || t.entry.began {
 		return
 	}
-	s.readDone(t, now)
+	s.learnFirstToken(t, now)
 	s.begin(t, now)
 }
 
 func (s *server) begin(t *Ticket, now time.Time) {
 	b := &s.books
-	b.unpend(t)
+	b.removePending(t)
 	t.entry.began, t.entry.first, t.entry.at = true, now, now
 	b.begun = append(b.begun, t)
 	b.risk.stale = true
-	b.first = now
-	if len(b.pending) > 0 || b.reads.IsZero() {
-		b.reads = now
+	b.lastFirstToken = now
+	if len(b.pending) > 0 || b.lastPending.IsZero() {
+		b.lastPending = now
 	}
 }
 
 // Progress records how many tokens of the answer have arrived.
 func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
-	tokens = min(tokens, q.usual.mostOutput(t))
+	tokens = min(tokens, q.averages.maxOutput(t))
 	if t.on == nil || tokens <= t.entry.tokens {
 		return
 	}
 	if !t.entry.began {
 		q.Began(t, now)
 	} else {
-		t.on.stepped(t, tokens, now)
+		t.on.learnStep(t, tokens, now)
 	}
 	t.on.books.kv += tokens - t.entry.tokens
 	t.entry.tokens, t.entry.at = tokens, now
@@ -212,11 +212,11 @@ func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	if s == nil {
 		return
 	}
-	if prompt > 0 && prompt <= min(s.takes(), mostOf(t.Prompt)) {
+	if prompt > 0 && prompt <= min(s.promptLimit(), maxReported(t.Prompt)) {
 		s.books.kv += prompt - t.Prompt
 		t.Prompt = prompt
 	}
-	if output >= 0 && output <= q.usual.mostOutput(t) {
+	if output >= 0 && output <= q.averages.maxOutput(t) {
 		s.books.kv += output - t.entry.tokens
 		t.entry.tokens, t.entry.counted = output, true
 	}
@@ -225,16 +225,16 @@ func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	}
 }
 
-// unheardOf is the number of tokens that any request may report. A larger number counts only up to
-// extent times the expected number.
-const unheardOf = 1 << 16
+// trustedTokens is the number of tokens that any request may report. A larger number counts only up to
+// maxRatio times the expected number.
+const trustedTokens = 1 << 16
 
-func mostOf(expected int) int {
-	return max(unheardOf, extent*min(max(expected, 0), math.MaxInt/extent))
+func maxReported(expected int) int {
+	return max(trustedTokens, maxRatio*min(max(expected, 0), math.MaxInt/maxRatio))
 }
 
-// After maxStrays consecutive misses the replica's shelf is cleared.
-const maxStrays = 3
+// After maxCacheMisses consecutive misses the replica's prefix cache is cleared.
+const maxCacheMisses = 3
 
 // correct compares the index's expectation for a request with the engine's report.
 func (f *fleet) correct(s *server, t *Ticket, cached int) {
@@ -243,17 +243,17 @@ func (f *fleet) correct(s *server, t *Ticket, cached int) {
 	switch {
 	case t.entry.hit < 2*BlockTokens || !b.caches:
 	case cached >= t.entry.hit/2:
-		b.strays = 0
+		b.cacheMisses = 0
 	default:
-		if b.strays++; b.strays >= maxStrays {
-			b.strays = 0
-			f.index.clear(s.shelf)
+		if b.cacheMisses++; b.cacheMisses >= maxCacheMisses {
+			b.cacheMisses = 0
+			f.index.clear(s.prefixes)
 		}
 	}
 }
 
-// observation is how long an engine's metrics remain valid.
-const observation = 10 * time.Second
+// metricsTTL is how long an engine's metrics remain valid.
+const metricsTTL = 10 * time.Second
 
 // Observe records an engine's metrics. It uses them only for load that this queue did not send,
 // because the books are exact and metrics are late.
@@ -262,12 +262,12 @@ func (q *Queue) Observe(id string, e EngineState, now time.Time) {
 	if s == nil {
 		return
 	}
-	f := &s.books.foreign
+	f := &s.books.external
 	f.running = max(0, float64(e.Running+e.Waiting-s.active))
 	f.waiting = max(0, float64(e.Waiting-len(s.books.pending)))
 	f.kv = 0
 	if s.KV > 0 {
 		f.kv = max(0, min(e.KVUsed, 1)*float64(s.KV)-float64(s.books.memory()))
 	}
-	f.until = now.Add(observation)
+	f.until = now.Add(metricsTTL)
 }

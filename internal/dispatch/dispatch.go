@@ -33,7 +33,7 @@ type SLO struct {
 // Policy is the operator's configuration of one service. Zero fields mean their defaults.
 type Policy struct {
 	Mode Mode
-	// SLO is the objective. In Tokens mode a request that misses it costs missed seconds more.
+	// SLO is the objective. In Tokens mode a request that misses it costs missCost seconds more.
 	SLO SLO
 	// Theta is the factor by which a request may take longer on a slow slot than it is expected to
 	// take when it waits for a fast one; 0 adapts the factor to the load.
@@ -174,7 +174,7 @@ type Ticket struct {
 	at       time.Time // when it entered the queue
 	started  time.Time
 	occupied float64 // used fraction of the replica's slots at the start
-	cost     float64 // in units of the usual declared cost
+	cost     float64 // in units of the median declared cost
 	charged  float64 // at the start, in mean requests
 	lane     *lane
 	rule     *placement // its Placement

@@ -15,7 +15,7 @@ func (w *waitlist) lesser(t *Ticket) *Ticket {
 			continue
 		}
 		if at == t.Priority {
-			_, own := w.standing(t.Tenant)
+			_, own := w.queuedOf(t.Tenant)
 			fair := 2 * float64(own+1) / w.limitsOf(t.Tenant).Weight
 			if other := l.account.tenant; other.name == t.Tenant || float64(other.queued)/other.limits.Weight <= fair {
 				return nil
@@ -33,7 +33,7 @@ func (c *priority) longest() *lane {
 	size := func(l *lane) float64 { return float64(l.tree.len()) / l.account.tenant.limits.Weight }
 	for p := range c.lanes {
 		for _, h := range []*heap[*lane]{c.lanes[p], c.parked[p]} {
-			for _, l := range h.items[:min(h.len(), lanesLooked)] {
+			for _, l := range h.items[:min(h.len(), maxLanes)] {
 				if best == nil || size(l) > size(best) {
 					best = l
 				}

@@ -9,7 +9,7 @@ import (
 // assumed values. It minimizes the error relative to the assumed time, so that short steps count as
 // much as long ones and all samples count the same.
 //
-// If samples contain no information about a coefficient, a weak pull towards the assumed value
+// If samples contain no information about a coefficient, a weak prior at the assumed value
 // keeps it from drifting. Bounds limit what an adversary's samples can do to a coefficient.
 type fit struct {
 	terms  int
@@ -25,22 +25,24 @@ type fit struct {
 }
 
 const (
-	// pull is the weight of the assumed values, in samples.
-	pull = 0.04
-	// lowest and highest are the bounds of a coefficient, in multiples of the assumed value.
-	lowest, highest = 0.02, 50
-	// stretch limits one sample, in multiples of the expected time, once there are settled samples.
-	stretch = 3
-	settled = 16
-	// If about driftMemory samples differ from what was expected by drifted or more in one
-	// direction, the estimate is wrong and is forgotten hasty times as fast. Otherwise bad samples
+	// priorWeight is the weight of the assumed values, in samples.
+	priorWeight = 0.04
+	// minCoefficient and maxCoefficient are the bounds of a coefficient, in multiples of the assumed
+	// value.
+	minCoefficient, maxCoefficient = 0.02, 50
+	// maxSampleRatio limits one sample, in multiples of the expected time, once there are minSamples
+	// samples.
+	maxSampleRatio = 3
+	minSamples     = 16
+	// If about driftMemory samples differ from what was expected by driftLimit or more in one
+	// direction, the estimate is wrong and is forgotten driftSpeedup times as fast. Otherwise bad samples
 	// would count for as long as good ones.
-	driftMemory = 32
-	drifted     = 1.2
-	hasty       = 16
-	// idleSpan is the time in seconds after which the estimate for unused hardware counts 1/e, so
+	driftMemory  = 32
+	driftLimit   = 1.2
+	driftSpeedup = 16
+	// idleDecay is the time in seconds after which the estimate for unused hardware counts 1/e, so
 	// that a class that looks slow is tried again.
-	idleSpan = 300
+	idleDecay = 300
 )
 
 func newFit(terms int, memory float64) fit {
@@ -56,19 +58,19 @@ func (f *fit) add(terms [3]float64, y, weight float64, now time.Time) {
 	if !(y > 0) || !(assumed > 0) || math.IsInf(y+assumed, 0) {
 		return
 	}
-	if f.n >= settled {
+	if f.n >= minSamples {
 		expected := f.of(terms)
-		y = min(max(y, expected/stretch), expected*stretch)
+		y = min(max(y, expected/maxSampleRatio), expected*maxSampleRatio)
 		f.drift += (math.Log(y/expected) - f.drift) * weight / driftMemory
 	}
-	y = min(max(y/assumed, lowest), highest)
+	y = min(max(y/assumed, minCoefficient), maxCoefficient)
 	for i := range f.terms {
 		terms[i] /= assumed
 	}
 	f.ratio += (math.Log(y) - f.ratio) * weight / min(f.n+1, f.memory)
 	keep := 1 - weight/f.memory
-	if math.Abs(f.drift) > math.Log(drifted) {
-		keep = 1 - weight/max(f.memory/hasty, settled)
+	if math.Abs(f.drift) > math.Log(driftLimit) {
+		keep = 1 - weight/max(f.memory/driftSpeedup, minSamples)
 	}
 	for i := range f.terms {
 		for j := range f.terms {
@@ -96,13 +98,13 @@ func (f *fit) solve() {
 	f.stale = false
 	for range 32 {
 		for i := range f.terms {
-			rest := f.b[i] + pull
+			rest := f.b[i] + priorWeight
 			for j := range f.terms {
 				if j != i {
 					rest -= f.a[i][j] * f.theta[j]
 				}
 			}
-			f.theta[i] = min(max(rest/(f.a[i][i]+pull), lowest), highest)
+			f.theta[i] = min(max(rest/(f.a[i][i]+priorWeight), minCoefficient), maxCoefficient)
 		}
 	}
 }
@@ -111,12 +113,12 @@ func (f *fit) solve() {
 func (f *fit) now(now time.Time, scale float64) [3]float64 {
 	f.solve()
 	out := f.theta
-	belief := fade(now.Sub(f.at).Seconds(), idleSpan)
+	confidence := decay(now.Sub(f.at).Seconds(), idleDecay)
 	if f.n == 0 {
-		belief = 0
+		confidence = 0
 	}
 	for i := range f.terms {
-		out[i] = scale * math.Pow(out[i]/scale, belief)
+		out[i] = scale * math.Pow(out[i]/scale, confidence)
 	}
 	return out
 }
@@ -126,13 +128,13 @@ func (f *fit) now(now time.Time, scale float64) [3]float64 {
 // the same ratio by earlier measurements. If there are earlier measurements of the kind itself,
 // they count unchanged.
 func scale(kinds []*kind, of *kind, which func(*kind) (*fit, float64)) float64 {
-	if of.told.known {
+	if of.prior.known {
 		return 1
 	}
 	var sum, n float64
 	for _, k := range kinds {
-		if f, told := which(k); k != of && (f.n >= settled || k.told.known) {
-			sum += f.ratio + told
+		if f, prior := which(k); k != of && (f.n >= minSamples || k.prior.known) {
+			sum += f.ratio + prior
 			n++
 		}
 	}

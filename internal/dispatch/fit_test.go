@@ -22,7 +22,7 @@ func TestAdversarialSamplesAreForgotten(t *testing.T) {
 			now = now.Add(10 * time.Millisecond)
 		}
 		for _, c := range f.now(now, 1) {
-			if !(c >= lowest && c <= highest) {
+			if !(c >= minCoefficient && c <= maxCoefficient) {
 				t.Fatalf("coefficients %v are out of bounds", f.theta)
 			}
 		}

@@ -50,13 +50,13 @@ func (f *fleet) tierOf(k *kind, level int) *tier {
 		}
 	}
 	t := &tier{kind: k, level: level}
-	t.free = heap[*server]{less: idler, place: func(s *server, at int) { s.index = at }}
+	t.free = heap[*server]{less: lessLoaded, place: func(s *server, at int) { s.index = at }}
 	f.tiers = append(f.tiers, t)
 	return t
 }
 
-// file puts a server where it belongs by its state.
-func (f *fleet) file(s *server) {
+// refile puts a server where it belongs by its state.
+func (f *fleet) refile(s *server) {
 	usable := s.usable()
 	if d := usable - s.counted; d != 0 {
 		s.tier.slots += d
@@ -82,16 +82,16 @@ func (f *fleet) move(s *server, to *tier) {
 	f.slots -= s.counted
 	s.counted = 0
 	s.tier = to
-	f.file(s)
+	f.refile(s)
 }
 
-func (f *fleet) absent(class string) {
+func (f *fleet) removeClass(class string) {
 	if f.present[class]--; f.present[class] == 0 {
 		delete(f.present, class)
 	}
 }
 
-func (f *fleet) gone(s *server) {
+func (f *fleet) removeIfDone(s *server) {
 	if !s.leaving || s.active > 0 {
 		return
 	}
@@ -99,7 +99,7 @@ func (f *fleet) gone(s *server) {
 		f.suspended.remove(s.wake)
 	}
 	delete(f.servers, s.ID)
-	f.index.close(s.shelf)
+	f.index.close(s.prefixes)
 	at := slices.Index(f.all, s)
 	f.all = slices.Delete(f.all, at, at+1)
 }
@@ -115,26 +115,26 @@ func (f *fleet) put(r Replica, k *kind) {
 	if s.leaving {
 		f.present[r.Class]++
 	} else if s.Class != r.Class {
-		f.absent(s.Class)
+		f.removeClass(s.Class)
 		f.present[r.Class]++
 	}
 	s.leaving = false
 	if s.Replica = r; r.Sleep != Awake {
-		f.index.clear(s.shelf)
+		f.index.clear(s.prefixes)
 	}
 	if s.tier.kind != k {
-		s.own, s.drag = estimate{}, drag{factor: 1}
+		s.own, s.slowdown = estimate{}, slowdown{factor: 1}
 		f.move(s, f.tierOf(k, 0))
 	}
-	f.file(s)
+	f.refile(s)
 }
 
 func (f *fleet) add(r Replica, k *kind) {
-	s := &server{Replica: r, index: -1, wake: -1, tier: f.tierOf(k, 0), shelf: f.index.open(), drag: drag{factor: 1}}
+	s := &server{Replica: r, index: -1, wake: -1, tier: f.tierOf(k, 0), prefixes: f.index.open(), slowdown: slowdown{factor: 1}}
 	f.servers[r.ID] = s
 	f.all = append(f.all, s)
 	f.present[r.Class]++
-	f.file(s)
+	f.refile(s)
 }
 
 // drop makes a replica leave once it has finished its requests.
@@ -144,9 +144,9 @@ func (f *fleet) drop(id string) {
 		return
 	}
 	s.leaving = true
-	f.absent(s.Class)
-	f.file(s)
-	f.gone(s)
+	f.removeClass(s.Class)
+	f.refile(s)
+	f.removeIfDone(s)
 }
 
 // fastest returns the fastest tier that has a free slot and that the placement allows.
@@ -166,9 +166,9 @@ func (f *fleet) fastest(p *placement, preferred bool) *tier {
 	return best
 }
 
-// elsewhere places a retry: on the fastest free slot of another replica, and on the same replica
+// retryTarget places a retry: on the fastest free slot of another replica, and on the same replica
 // only if there is no other.
-func (f *fleet) elsewhere(t *Ticket) *server {
+func (f *fleet) retryTarget(t *Ticket) *server {
 	p := t.rule
 	var best *server
 	others := 0

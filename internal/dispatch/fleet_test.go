@@ -24,7 +24,7 @@ func TestFleetCountsWhatServes(t *testing.T) {
 		t.Errorf("the capacity is %v tiers, %v, %v, %v", free, rate, best, present)
 	}
 	fast.active = 2
-	f.file(fast)
+	f.refile(fast)
 	if f.slots != 3 || f.fastest(anywhere, false) != slow.tier {
 		t.Errorf("a full replica counts as free")
 	}
@@ -33,7 +33,7 @@ func TestFleetCountsWhatServes(t *testing.T) {
 		t.Errorf("a replica that finishes its work counts as %d slots, or is gone", f.slots)
 	}
 	fast.active = 0
-	f.gone(fast)
+	f.removeIfDone(fast)
 	if len(f.servers) != 1 || len(f.all) != 1 {
 		t.Errorf("%d replicas are left, want 1", len(f.servers))
 	}
@@ -43,11 +43,11 @@ func TestFleetTakesOutWhatCannotBeReached(t *testing.T) {
 	f := newFleet(Ejection{})
 	s := place(&f, "a", "h100", 1, 1)
 	f.judge(s, &Ticket{rule: &placement{}}, Unreachable, 0, epoch)
-	f.file(s)
+	f.refile(s)
 	if f.slots != 0 || f.suspended.len() != 1 {
 		t.Fatalf("%d slots of a replica that refuses connections", f.slots)
 	}
-	f.revive(s.health.until)
+	f.resume(s.health.until)
 	if f.slots != 1 || !s.health.onProbation {
 		t.Errorf("%d slots after its time out, on probation: %v", f.slots, s.health.onProbation)
 	}

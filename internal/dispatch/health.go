@@ -38,16 +38,16 @@ func (e Ejection) defaulted() Ejection {
 
 // health records how reliable one replica is.
 type health struct {
-	failures    int // consecutive
-	unbound     int // of these, requests that named no hardware
-	ejections   int // consecutive
-	successes   int // consecutive, on probation
-	onProbation bool
-	until       time.Time // end of the suspension
-	out         time.Duration
-	back        time.Time // when it last got all its slots back
-	probe       bool      // the suspension ends with probation
-	record      record
+	failures      int // consecutive
+	unconstrained int // of these, requests that named no hardware
+	ejections     int // consecutive
+	successes     int // consecutive, on probation
+	onProbation   bool
+	until         time.Time // end of the suspension
+	ejectedFor    time.Duration
+	readmitted    time.Time // when it last got all its slots back
+	probe         bool      // the suspension ends with probation
+	record        record
 }
 
 // record is how many of a replica's recent attempts failed; older attempts decay.
@@ -61,53 +61,53 @@ func (r *record) add(failed float64) {
 	r.failed, r.n = r.failed*keep+failed, r.n*keep+1
 }
 
-func (r *record) share() float64 { return r.failed / max(r.n, 1) }
+func (r *record) failureRate() float64 { return r.failed / max(r.n, 1) }
 
-// maxPause limits how long one refusal keeps a busy replica without requests, so that an answer
+// maxBusyPause limits how long one refusal keeps a busy replica without requests, so that an answer
 // meant for one client cannot disable a replica.
-const maxPause = 250 * time.Millisecond
+const maxBusyPause = 250 * time.Millisecond
 
 // judge records the result of an attempt and ejects the replica or takes it back.
 func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	h, rule := &s.health, f.ejection
 	switch o {
 	case Served:
-		h.failures, h.unbound = 0, 0
+		h.failures, h.unconstrained = 0, 0
 		h.record.add(0)
 		if !h.onProbation {
 			break
 		}
 		if h.successes++; h.successes >= rule.Probes {
-			*h = health{ejections: h.ejections, out: h.out, back: now}
+			*h = health{ejections: h.ejections, ejectedFor: h.ejectedFor, readmitted: now}
 		}
 	case Busy:
-		f.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxPause)), false)
+		f.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxBusyPause)), false)
 	case Unreachable:
-		f.index.clear(s.shelf) // after a restart its cache is empty
-		f.takeOut(s, now)
+		f.index.clear(s.prefixes) // after a restart its cache is empty
+		f.eject(s, now)
 	case Failed:
 		h.failures++
-		if t.rule.unbound() {
-			h.unbound++
+		if t.rule.unconstrained() {
+			h.unconstrained++
 		}
 		h.record.add(1)
 		switch {
-		case h.onProbation, f.worse(s), h.failures >= rule.Failures && f.spare(s), h.unbound >= lost*rule.Failures &&
+		case h.onProbation, f.isOutlier(s), h.failures >= rule.Failures && f.canSpare(s), h.unconstrained >= lastReplicaFactor*rule.Failures &&
 			f.othersServe(s):
-			f.takeOut(s, now)
+			f.eject(s, now)
 		}
 	}
 }
 
-// lost is the factor by which more consecutive failures are needed to eject the last replica of its
+// lastReplicaFactor is the factor by which more consecutive failures are needed to eject the last replica of its
 // class than any other.
-const lost = 4
+const lastReplicaFactor = 4
 
-// spare reports whether at least half of the slots of the replica's class remain without it.
+// canSpare reports whether at least half of the slots of the replica's class remain without it.
 // Answers alone never eject the second half, unless others of the class answer successfully: the
 // requests are a more likely cause than every replica, and a client that names the class can send
 // them to each.
-func (f *fleet) spare(s *server) bool {
+func (f *fleet) canSpare(s *server) bool {
 	left, all := 0, 0
 	for _, o := range f.all {
 		if o.leaving || o.Class != s.Class {
@@ -124,23 +124,23 @@ func (f *fleet) spare(s *server) bool {
 // othersServe reports whether replicas of other classes succeed more often than not. Then a replica
 // that fails for every client gets no requests that they can serve.
 func (f *fleet) othersServe(s *server) bool {
-	others := f.records(func(o *server) bool { return o.Class != s.Class })
-	return others.n >= 10 && others.share() < 0.5
+	others := f.sumRecords(func(o *server) bool { return o.Class != s.Class })
+	return others.n >= 10 && others.failureRate() < 0.5
 }
 
-// worse reports whether the replica fails far more often than the other usable replicas of its
+// isOutlier reports whether the replica fails far more often than the other usable replicas of its
 // class, beyond what chance explains with so few attempts.
-func (f *fleet) worse(s *server) bool {
+func (f *fleet) isOutlier(s *server) bool {
 	own := s.health.record
 	if own.n < 10 {
 		return false
 	}
-	others := f.records(func(o *server) bool { return o != s && o.Class == s.Class })
-	return others.n >= 10 && own.share() > 2*others.share()+0.1+1/math.Sqrt(own.n)
+	others := f.sumRecords(func(o *server) bool { return o != s && o.Class == s.Class })
+	return others.n >= 10 && own.failureRate() > 2*others.failureRate()+0.1+1/math.Sqrt(own.n)
 }
 
-// records adds up the records of usable replicas.
-func (f *fleet) records(of func(*server) bool) (sum record) {
+// sumRecords adds up the records of usable replicas.
+func (f *fleet) sumRecords(of func(*server) bool) (sum record) {
 	for _, o := range f.all {
 		if o.usable() > 0 && of(o) {
 			sum.failed += o.health.record.failed
@@ -150,23 +150,23 @@ func (f *fleet) records(of func(*server) bool) (sum record) {
 	return sum
 }
 
-// forgive is the multiple of the duration of its ejection for which a replica must serve
+// forgetFactor is the multiple of the duration of its ejection for which a replica must serve
 // successfully until its ejections are forgotten.
-const forgive = 10
+const forgetFactor = 10
 
-func (f *fleet) takeOut(s *server, now time.Time) {
+func (f *fleet) eject(s *server, now time.Time) {
 	h, rule := &s.health, f.ejection
-	if !h.onProbation && s.wake < 0 && now.Sub(h.back) > forgive*h.out {
+	if !h.onProbation && s.wake < 0 && now.Sub(h.readmitted) > forgetFactor*h.ejectedFor {
 		h.ejections = 0
 	}
-	h.out = rule.Base
-	for i := 0; i < h.ejections && h.out < rule.Max; i++ {
-		h.out *= 2
+	h.ejectedFor = rule.Base
+	for i := 0; i < h.ejections && h.ejectedFor < rule.Max; i++ {
+		h.ejectedFor *= 2
 	}
-	h.out = min(h.out, rule.Max)
+	h.ejectedFor = min(h.ejectedFor, rule.Max)
 	h.ejections++
-	h.failures, h.unbound, h.successes = 0, 0, 0
-	f.suspend(s, now.Add(h.out), true)
+	h.failures, h.unconstrained, h.successes = 0, 0, 0
+	f.suspend(s, now.Add(h.ejectedFor), true)
 }
 
 func (f *fleet) suspend(s *server, until time.Time, probe bool) {
@@ -182,8 +182,8 @@ func (f *fleet) suspend(s *server, until time.Time, probe bool) {
 	f.suspended.push(s)
 }
 
-// revive ends the suspensions whose time has passed.
-func (f *fleet) revive(now time.Time) {
+// resume ends the suspensions whose time has passed.
+func (f *fleet) resume(now time.Time) {
 	for f.suspended.len() > 0 {
 		s := f.suspended.items[0]
 		if s.health.until.After(now) {
@@ -192,6 +192,6 @@ func (f *fleet) revive(now time.Time) {
 		f.suspended.remove(0)
 		s.health.onProbation = s.health.onProbation || s.health.probe
 		s.health.probe = false
-		f.file(s)
+		f.refile(s)
 	}
 }

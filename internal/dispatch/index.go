@@ -4,28 +4,28 @@ package dispatch
 // prompt is in a replica's cache. It is only a prediction: the engine's cache evicts by its own
 // rules.
 //
-// The blocks of a replica form a shelf in least-recently-used order. The end of a prompt is evicted
-// before its beginning. All shelves share one array, and blocks with the same hash are linked, so
+// The blocks of a replica form a prefix cache in least-recently-used order. The end of a prompt is evicted
+// before its beginning. All prefix caches share one array, and blocks with the same hash are linked, so
 // that a prompt is matched against a thousand replicas in one pass over its blocks.
 type index struct {
-	blocks  []block
-	free    []int32
-	holders map[uint64]int32 // hash to the first block with that hash
-	shelves []shelf
-	spare   []int32 // shelves of removed replicas
-	round   uint64  // number of the current match
+	blocks     []block
+	free       []int32
+	holders    map[uint64]int32 // hash to the first block with that hash
+	caches     []prefixCache
+	freeCaches []int32 // caches of removed replicas
+	round      uint64  // number of the current match
 }
 
 // block is one replica's copy of a hash. Links are indices into index.blocks, or -1 at the end.
 type block struct {
 	hash         uint64
-	shelf        int32
-	newer, older int32 // on the shelf
+	cache        int32
+	newer, older int32 // in the cache
 	prev, next   int32 // other holders of the same hash
 }
 
-// shelf holds the blocks that one replica is expected to have in its cache.
-type shelf struct {
+// prefixCache holds the blocks that one replica is expected to have in its cache.
+type prefixCache struct {
 	newest, oldest int32
 	n              int
 	hit            int    // leading blocks that matched in round
@@ -42,37 +42,37 @@ const (
 
 func newIndex() index { return index{holders: map[uint64]int32{}} }
 
-// open returns an empty shelf. It shrinks the other shelves to their new maximum.
+// open returns an empty cache. It shrinks the other caches to their new maximum.
 func (x *index) open() int32 {
 	var at int32
-	if n := len(x.spare); n > 0 {
-		at = x.spare[n-1]
-		x.spare = x.spare[:n-1]
+	if n := len(x.freeCaches); n > 0 {
+		at = x.freeCaches[n-1]
+		x.freeCaches = x.freeCaches[:n-1]
 	} else {
-		x.shelves = append(x.shelves, shelf{newest: -1, oldest: -1})
-		at = int32(len(x.shelves) - 1)
+		x.caches = append(x.caches, prefixCache{newest: -1, oldest: -1})
+		at = int32(len(x.caches) - 1)
 	}
-	for i := range x.shelves {
+	for i := range x.caches {
 		x.shrink(int32(i), x.part())
 	}
 	return at
 }
 
-// part returns the maximum number of blocks of one shelf.
-func (x *index) part() int { return indexBlocks / max(1, len(x.shelves)-len(x.spare)) }
+// part returns the maximum number of blocks of one cache.
+func (x *index) part() int { return indexBlocks / max(1, len(x.caches)-len(x.freeCaches)) }
 
-// close empties a shelf and releases it.
+// close empties a cache and releases it.
 func (x *index) close(at int32) {
 	x.clear(at)
-	x.spare = append(x.spare, at)
+	x.freeCaches = append(x.freeCaches, at)
 }
 
-// clear empties the shelf of a replica that has lost its cache.
+// clear empties the cache of a replica whose engine has lost its own.
 func (x *index) clear(at int32) { x.shrink(at, 0) }
 
-// shrink removes the oldest blocks of a shelf until n are left.
+// shrink removes the oldest blocks of a cache until n are left.
 func (x *index) shrink(at int32, n int) {
-	s := &x.shelves[at]
+	s := &x.caches[at]
 	for s.n > n {
 		i := s.oldest
 		x.unlink(i)
@@ -92,10 +92,10 @@ func (x *index) shrink(at int32, n int) {
 	}
 }
 
-// unlink removes a block from its shelf.
+// unlink removes a block from its cache.
 func (x *index) unlink(i int32) {
 	b := x.blocks[i]
-	s := &x.shelves[b.shelf]
+	s := &x.caches[b.cache]
 	if b.newer >= 0 {
 		x.blocks[b.newer].older = b.older
 	} else {
@@ -109,10 +109,10 @@ func (x *index) unlink(i int32) {
 	s.n--
 }
 
-// link adds a block to its shelf as the newest.
+// link adds a block to its cache as the newest.
 func (x *index) link(i int32) {
 	b := &x.blocks[i]
-	s := &x.shelves[b.shelf]
+	s := &x.caches[b.cache]
 	b.newer, b.older = -1, s.newest
 	if s.newest >= 0 {
 		x.blocks[s.newest].newer = i
@@ -138,7 +138,7 @@ func (x *index) put(at int32, hash uint64) {
 	head, held := x.holders[hash]
 	if held {
 		for i := head; i >= 0; i = x.blocks[i].next {
-			if x.blocks[i].shelf == at {
+			if x.blocks[i].cache == at {
 				x.unlink(i)
 				x.link(i)
 				return
@@ -155,7 +155,7 @@ func (x *index) put(at int32, hash uint64) {
 		i = int32(len(x.blocks))
 		x.blocks = append(x.blocks, block{})
 	}
-	x.blocks[i] = block{hash: hash, shelf: at, prev: -1, next: head}
+	x.blocks[i] = block{hash: hash, cache: at, prev: -1, next: head}
 	if head >= 0 {
 		x.blocks[head].prev = i
 	}
@@ -174,7 +174,7 @@ func (x *index) match(hashes []uint64) {
 			return
 		}
 		for ; at >= 0; at = x.blocks[at].next {
-			s := &x.shelves[x.blocks[at].shelf]
+			s := &x.caches[x.blocks[at].cache]
 			if s.round != x.round {
 				if depth > 0 {
 					continue
@@ -191,9 +191,9 @@ func (x *index) match(hashes []uint64) {
 	}
 }
 
-// hits returns how many leading blocks of the last matched prompt a shelf has.
+// hits returns how many leading blocks of the last matched prompt a cache has.
 func (x *index) hits(at int32) int {
-	if s := &x.shelves[at]; s.round == x.round {
+	if s := &x.caches[at]; s.round == x.round {
 		return s.hit
 	}
 	return 0

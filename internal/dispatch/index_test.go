@@ -62,8 +62,8 @@ func TestIndexMatchesPlainLists(t *testing.T) {
 					if got := x.hits(at[i]); got != want {
 						t.Fatalf("replica %d: %d blocks of %v match, want %d of %v", i, got, c, want, lists[i])
 					}
-					if x.shelves[at[i]].n != len(lists[i]) {
-						t.Fatalf("replica %d: shelf of %d, want %d", i, x.shelves[at[i]].n, len(lists[i]))
+					if x.caches[at[i]].n != len(lists[i]) {
+						t.Fatalf("replica %d: shelf of %d, want %d", i, x.caches[at[i]].n, len(lists[i]))
 					}
 					held += len(lists[i])
 				}
@@ -110,10 +110,10 @@ func TestAReplicaThatLostItsCacheIsNotBelieved(t *testing.T) {
 	if first, second := hit(0), hit(4096); first != 0 || second != 4096 {
 		t.Fatalf("hits of %d and %d are believed, want 0 and 4096", first, second)
 	}
-	for range maxStrays {
+	for range maxCacheMisses {
 		hit(0)
 	}
 	if n := hit(0); n != 0 {
-		t.Errorf("after %d requests without a hit %d tokens are believed", maxStrays, n)
+		t.Errorf("after %d requests without a hit %d tokens are believed", maxCacheMisses, n)
 	}
 }

@@ -61,8 +61,8 @@ func before(a, b *lane) bool {
 
 func newPriority() *priority { return &priority{accounts: map[string]*account{}, sweep: 1024} }
 
-// widen adds one more placement.
-func (c *priority) widen() {
+// addPlacement adds one more placement.
+func (c *priority) addPlacement() {
 	lanes := func() *heap[*lane] {
 		return &heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
 	}
@@ -83,8 +83,8 @@ func (a *account) ahead() bool {
 	return false
 }
 
-// tally adds the lane to the counts of its priority, or subtracts it with a sign of -1.
-func (l *lane) tally(sign int) {
+// count adds the lane to the counts of its priority, or subtracts it with a sign of -1.
+func (l *lane) count(sign int) {
 	if l.account.tenant.parked {
 		return
 	}

@@ -15,8 +15,8 @@ const (
 	// warmup is the number of first requests of a replica that are ignored: they pay for lazy
 	// loading, compilation and cold caches.
 	warmup = 3
-	// trust is how many samples the prior of a class weight counts as.
-	trust = 8
+	// classPriorWeight is how many samples the prior of a class weight counts as.
+	classPriorWeight = 8
 	// clip limits a sample to this multiple of the expected time, so that one request that hangs
 	// does not make a class look slow.
 	clip = 8
@@ -44,13 +44,13 @@ const ownSamples = 32
 
 // learned is what the service's requests have shown about the speed of its replicas.
 type learned struct {
-	mode  Mode
-	fleet *fleet
-	usual *usual
-	seeds map[string]Rate // by class
-	mean  estimate        // of a request's cost
-	known bool            // anything is known
-	total float64         // speed of all usable slots
+	mode     Mode
+	fleet    *fleet
+	averages *averages
+	seeds    map[string]Rate // by class
+	mean     estimate        // of a request's cost
+	known    bool            // anything is known
+	total    float64         // speed of all usable slots
 }
 
 // learn records a finished request and updates the ranks of its replica and its kind.
@@ -93,7 +93,7 @@ func levelOf(ratio float64, now int) int {
 func (l *learned) base() (float64, bool) {
 	var sum, n float64
 	for _, k := range l.fleet.kinds {
-		rate, samples := k.seed*l.averageCost(), float64(trust)
+		rate, samples := k.seed*l.averageCost(), float64(classPriorWeight)
 		if k.learned.samples >= 1 {
 			rate, samples = k.learned.rate(), k.learned.samples
 		}
@@ -116,11 +116,11 @@ func (l *learned) kindRate(k *kind, base float64) float64 {
 		prior = k.seed * l.averageCost()
 	}
 	e := &k.learned
-	doubt := trust * max(0, 1-e.samples/64) * l.averageCost()
+	priorCost := classPriorWeight * max(0, 1-e.samples/64) * l.averageCost()
 	if e.samples > 0 {
-		doubt *= e.n / e.samples // what was measured weighs as much in e.cost
+		priorCost *= e.n / e.samples // what was measured weighs as much in e.cost
 	}
-	return (e.cost + doubt) / max(e.seconds+doubt/prior, 1e-9)
+	return (e.cost + priorCost) / max(e.seconds+priorCost/prior, 1e-9)
 }
 
 func (l *learned) averageCost() float64 {
@@ -141,10 +141,10 @@ func (l *learned) weighAll() {
 	}
 }
 
-// implausible is the factor by which a kind's speed may differ from what the other kinds and the
+// maxImplied is the factor by which a kind's speed may differ from what the other kinds and the
 // weights imply before it is no longer published. The weights are within 2 x of what was measured,
 // for models that fit each kind as a whole.
-const implausible = 32
+const maxImplied = 32
 
 // plausible limits a learned speed by what the other kinds' speeds and the kind's weight imply.
 // Others act on the published speed, so it must not be nonsense.
@@ -160,7 +160,7 @@ func (l *learned) plausible(k *kind, rate float64) float64 {
 		return rate
 	}
 	expected := math.Exp(sum/n) * k.weight
-	return min(max(rate, expected/implausible), expected*implausible)
+	return min(max(rate, expected/maxImplied), expected*maxImplied)
 }
 
 // Rate is what was learned about one hardware class.
@@ -218,14 +218,14 @@ func (l *learned) rates() map[string]Rate {
 // rateOf adds a kind's sustained rate to that of its class. Slots is how many requests a replica
 // serves at once, and Rate x Slots how many per second.
 func (l *learned) rateOf(k *kind, out map[string]Rate) {
-	if k.most == 0 {
+	if k.concurrency == 0 {
 		return
 	}
 	r, n := out[k.class], k.learned.samples
-	r.Rate = (r.Rate*r.Samples + k.rate/k.most*n) / (r.Samples + n)
-	r.Slots = (r.Slots*r.Samples + k.most*n) / (r.Samples + n)
+	r.Rate = (r.Rate*r.Samples + k.rate/k.concurrency*n) / (r.Samples + n)
+	r.Slots = (r.Slots*r.Samples + k.concurrency*n) / (r.Samples + n)
 	r.Samples += n
-	r.Curves = append(r.Curves, l.usual.curveOf(k))
+	r.Curves = append(r.Curves, l.averages.curveOf(k))
 	out[k.class] = r
 }
 
@@ -239,7 +239,7 @@ func (l *learned) seed(rates map[string]Rate) {
 	}
 	for _, k := range l.fleet.kinds {
 		k.seed = l.seeds[k.class].Rate
-		k.tell(l.seeds[k.class].Curves)
+		k.setPrior(l.seeds[k.class].Curves)
 	}
 	l.fleet.unknown = true
 	l.weighAll()

@@ -217,7 +217,7 @@ func TestCurvesThatWereLearnedBeforeAreAssumed(t *testing.T) {
 		if r := got[0].Stepping(1, 0) / before[0].Stepping(1, 0); math.Abs(r-2) > 1e-6 {
 			t.Errorf("%s: a step takes %g times as long, want 2", name, r)
 		}
-		if r := got[0].speed.step[2] / before[0].speed.step[2]; r > highest*1.001 {
+		if r := got[0].speed.step[2] / before[0].speed.step[2]; r > maxCoefficient*1.001 {
 			t.Errorf("%s: a token in the cache takes %g times as long: that could not be learned otherwise", name, r)
 		}
 	}

@@ -6,33 +6,33 @@ import (
 	"time"
 )
 
-// missed is the cost in seconds of a request that misses the objective: its first token is late, or
+// missCost is the cost in seconds of a request that misses the objective: its first token is late, or
 // its tokens are too far apart. The size of the miss does not matter, so any delay costs the same.
-const missed = 20
+const missCost = 20
 
 const (
-	// stretched is the cost of each second that an answer is expected to take beyond the fraction
-	// nearly of the time that the objective leaves for its tokens. The expectation is vague, so
+	// overrunCost is the cost of each second that an answer is expected to take beyond the fraction
+	// overrunStart of the time that the objective leaves for its tokens. The expectation is vague, so
 	// there is no step at the limit: the load moves gradually away from replicas where tokens are
 	// slow.
-	stretched = 0.3
-	nearly    = 0.8
+	overrunCost  = 0.3
+	overrunStart = 0.8
 )
 
 const (
-	// patience is the fraction of the objective's time to the first token for which a request may
+	// maxWaitFraction is the fraction of the objective's time to the first token for which a request may
 	// wait for answers in progress that it would make miss the objective.
-	patience = 0.75
-	// spared is the number of such answers that is worth the wait.
-	spared = 0.1
+	maxWaitFraction = 0.75
+	// minMisses is the number of such answers that is worth the wait.
+	minMisses = 0.1
 )
 
-// hasty reports whether it is better to send a request to the replica later: its first token would
+// shouldDefer reports whether it is better to send a request to the replica later: its first token would
 // still be in time, and reading it now would make answers there miss the objective. While the
 // replica reads nothing, they end or gain time.
-func (w *walk) hasty(v *view, z need, work float64) bool {
+func (w *walk) shouldDefer(v *view, z need, work float64) bool {
 	limit := w.slo.TTFT.Seconds()
-	return z.waited+v.firstAfter(work) < patience*limit && v.on.books.risk.of(work) > spared
+	return z.waited+v.firstAfter(work) < maxWaitFraction*limit && v.on.books.risk.of(work) > minMisses
 }
 
 // lengths is a sample of how long answers are, in multiples of the expected length.
@@ -75,8 +75,8 @@ const (
 	// The edges are 1 and 1.5 times the powers of two, starting at 2^lowestEdge seconds.
 	riskEdges  = 22
 	lowestEdge = -6
-	// riskAge is the maximum age of a replica's risk if no answer starts or ends.
-	riskAge = time.Second
+	// maxRiskAge is the maximum age of a replica's risk if no answer starts or ends.
+	maxRiskAge = time.Second
 )
 
 // edge returns the last edge that is not above x, and the position of x on the way to the next
@@ -104,44 +104,44 @@ func (r *risk) of(seconds float64) float64 {
 	return r.upTo[at] + part*(r.upTo[at+1]-r.upTo[at])
 }
 
-// reckon computes a replica's risk from how much time each of its answers has left.
+// updateRisk computes a replica's risk from how much time each of its answers has left.
 //
 // An answer of n tokens may take n-1 times the limit. It has used the time since its first token.
 // It still needs a step for each further token, and the prompts that the replica was sent after it
 // still have to be read. The number of further tokens is unknown: it may be any of the usual
 // lengths that the answer has not exceeded yet.
-func (w *walk) reckon(s *server, backlog, step float64, now time.Time) {
+func (w *walk) updateRisk(s *server, backlog, step float64, now time.Time) {
 	b := &s.books
 	r := &b.risk
-	if !r.stale && now.Sub(r.at) < riskAge {
+	if !r.stale && now.Sub(r.at) < maxRiskAge {
 		return
 	}
 	*r = risk{at: now}
 	limit := w.slo.TPOT.Seconds()
 	for _, t := range b.begun {
 		if !t.Whole {
-			w.endanger(r, t, now.Sub(t.entry.first).Seconds()+backlog, limit, step)
+			w.addRisk(r, t, now.Sub(t.entry.first).Seconds()+backlog, limit, step)
 		}
 	}
 	behind := 0.0
 	for i := len(b.pending) - 1; i >= 0; i-- {
 		if t := b.pending[i]; !t.Whole {
-			w.endanger(r, t, behind, limit, step)
+			w.addRisk(r, t, behind, limit, step)
 		}
 		behind += b.pending[i].entry.work
 	}
 	r.sum()
 }
 
-// endanger adds an answer to a risk that is not summed up yet.
-func (w *walk) endanger(r *risk, t *Ticket, used, limit, step float64) {
+// addRisk adds an answer to a risk that is not summed up yet.
+func (w *walk) addRisk(r *risk, t *Ticket, used, limit, step float64) {
 	made := float64(max(1, t.entry.tokens))
-	expected := w.usual.needOf(t).output
+	expected := w.averages.needOf(t).output
 	passed := 0 // lengths that it has exceeded
-	for passed < lengthSamples && w.usual.lengths.sample[passed]*expected <= made {
+	for passed < lengthSamples && w.averages.lengths.sample[passed]*expected <= made {
 		passed++
 	}
-	for _, ratio := range w.usual.lengths.sample[passed:] {
+	for _, ratio := range w.averages.lengths.sample[passed:] {
 		length := ratio * expected
 		if left := limit*(length-1) - used - (length-made)*step; left >= 0 {
 			r.add(left, 1/float64(lengthSamples-passed))

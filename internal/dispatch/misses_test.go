@@ -10,9 +10,9 @@ import (
 
 // usual teaches a queue that answers have so many tokens.
 func learnUsual(q *Queue, tokens int) {
-	q.usual.output = float64(tokens)
+	q.averages.output = float64(tokens)
 	for range lengthsEvery {
-		q.usual.lengths.add(1)
+		q.averages.lengths.add(1)
 	}
 }
 
@@ -188,11 +188,11 @@ func TestAnAnswerAvoidsSlowTokens(t *testing.T) {
 			q.start(old, choice{on: q.fleet.servers["full"], work: 0.001}, now.Add(-time.Second))
 			q.Began(old, now.Add(-time.Second))
 			k := ask("new", chat(1, 30, 50))
-			q.fleet.index.add(q.fleet.servers["full"].shelf, k.Blocks[:hit], 100)
+			q.fleet.index.add(q.fleet.servers["full"].prefixes, k.Blocks[:hit], 100)
 			submit(t, q, now, k)
 			q.walk.survey(q.waitlist.waiting, now)
 			q.fleet.index.match(k.Blocks)
-			if best, _ := q.walk.least(k, q.usual.needOf(k), 0); best.on.ID == "full" {
+			if best, _ := q.walk.leastCost(k, q.averages.needOf(k), 0); best.on.ID == "full" {
 				return hit
 			}
 		}

@@ -12,8 +12,8 @@ type placement struct {
 	round   uint64
 }
 
-// maxAdded limits the placements of a queue in addition to those of its policy.
-const maxAdded = 64
+// maxPlacements limits the placements of a queue in addition to those of its policy.
+const maxPlacements = 64
 
 // PlacementOf returns the index of a placement for requests. It adds a placement that the policy
 // does not list; ok is false if there are too many of those.
@@ -30,7 +30,7 @@ func (w *waitlist) placementOf(p Placement) (index int, ok bool) {
 	switch {
 	case index >= 0:
 		return index, true
-	case len(w.placements) >= w.configured+maxAdded:
+	case len(w.placements) >= w.configured+maxPlacements:
 		return 0, false
 	}
 	w.addPlacement(p)
@@ -41,8 +41,8 @@ func (p *placement) allows(class string) bool {
 	return len(p.Require) == 0 || slices.Contains(p.Require, class)
 }
 
-// unbound reports whether the placement names no hardware.
-func (p *placement) unbound() bool { return len(p.Require)+len(p.Prefer) == 0 }
+// unconstrained reports whether the placement names no hardware.
+func (p *placement) unconstrained() bool { return len(p.Require)+len(p.Prefer) == 0 }
 
 // overlaps reports whether both placements allow a common class.
 func (p *placement) overlaps(o *placement) bool {
@@ -67,7 +67,7 @@ func (q *Queue) pick(t *Ticket, now time.Time) choice {
 	case q.policy.Mode == Tokens:
 		return q.walk.cheapest(t, now)
 	case t.avoid != nil:
-		return choice{on: q.fleet.elsewhere(t)}
+		return choice{on: q.fleet.retryTarget(t)}
 	}
 	return q.choose(t, now)
 }
@@ -98,7 +98,7 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	// Times for one unit of work on a slow slot and on a fast one. The work of this request would
 	// scale both, so it cancels out.
 	slow, fast := 1/best.rate, float64(slots)/rate
-	if q.theta()*(float64(q.waitlist.rivals(head))/rate+fast) >= slow {
+	if q.theta()*(float64(q.waitlist.competing(head))/rate+fast) >= slow {
 		// A request that is further ahead should wait for a fast slot rather than take this one,
 		// and a request further behind would wait longer. So no request has both a long wait and
 		// slow service.

@@ -10,7 +10,7 @@ type Queue struct {
 	waitlist waitlist
 	fleet    fleet
 	learned  learned
-	usual    usual
+	averages averages
 	walk     walk
 	units    units
 	load     load
@@ -21,9 +21,9 @@ type Queue struct {
 
 // New returns an empty queue.
 func New(p Policy) *Queue {
-	q := &Queue{policy: p, waitlist: newWaitlist(p), fleet: newFleet(p.Eject), usual: usual{output: firstOutput}}
-	q.learned = learned{mode: p.Mode, fleet: &q.fleet, usual: &q.usual}
-	q.walk = walk{slo: p.SLO, fleet: &q.fleet, usual: &q.usual}
+	q := &Queue{policy: p, waitlist: newWaitlist(p), fleet: newFleet(p.Eject), averages: averages{output: defaultOutput}}
+	q.learned = learned{mode: p.Mode, fleet: &q.fleet, averages: &q.averages}
+	q.walk = walk{slo: p.SLO, fleet: &q.fleet, averages: &q.averages}
 	return q
 }
 
@@ -55,7 +55,7 @@ func (q *Queue) prepare(t *Ticket, arrived time.Time) {
 	if q.policy.Mode == Tokens {
 		// Short prompts may pass long ones, by 3 seconds for each 1,000 tokens.
 		t.due = t.due.Add(3 * time.Duration(t.Prompt) * time.Millisecond)
-		t.cost = q.usual.tokensOf(t, q.usual.needOf(t).output)
+		t.cost = q.averages.tokensOf(t, q.averages.needOf(t).output)
 	}
 	q.seq++
 	t.seq, t.at = q.seq, arrived
@@ -74,7 +74,7 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 // can be placed. The caller must call it after every change, and at the time that LookAgain
 // returns, until it returns nil.
 func (q *Queue) Next(now time.Time) *Ticket {
-	q.fleet.revive(now)
+	q.fleet.resume(now)
 	q.held = time.Time{}
 	if q.policy.Mode == Tokens && q.waitlist.waiting > 0 {
 		q.walk.survey(q.waitlist.waiting, now)
@@ -86,7 +86,7 @@ func (q *Queue) Next(now time.Time) *Ticket {
 		for _, t := range q.waitlist.candidates(c, q.policy.Mode) {
 			got := q.pick(t, now)
 			if got.on != nil {
-				t = c.indifferent(t, got.rank)
+				t = c.atRank(t, got.rank)
 				q.start(t, got, now)
 				return t
 			}
@@ -113,7 +113,7 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	t.on, t.started = s, now
 	if q.policy.Mode == Tokens {
 		s.send(t, at.work, at.hit, now)
-		q.fleet.index.add(s.shelf, t.Blocks, s.room())
+		q.fleet.index.add(s.prefixes, t.Blocks, s.room())
 	}
 	s.active++
 	q.seq++
@@ -122,7 +122,7 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	t.speed = s.tier.rate
 	q.load.change(t.speed, q.learned.total, now)
 	t.lane.account.tenant.active++
-	q.fleet.file(s)
+	q.fleet.refile(s)
 	q.waitlist.park(t.lane.account.tenant)
 }
 
@@ -134,7 +134,7 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 	}
 	if q.policy.Mode == Tokens {
 		if o == Served {
-			q.usual.add(t)
+			q.averages.add(t)
 		}
 		s.ended(t, o, now)
 	}
@@ -146,17 +146,17 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 	tenant.active--
 	took := now.Sub(t.started).Seconds()
 	if q.policy.Mode == Tokens {
-		q.waitlist.charge(account, q.usual.tokensOf(t, float64(t.entry.tokens))-t.charged, s.Class)
+		q.waitlist.charge(account, q.averages.tokensOf(t, float64(t.entry.tokens))-t.charged, s.Class)
 	} else if q.learned.known {
 		// The start charged the declared cost; now the work is known.
 		q.waitlist.charge(account, took*s.tier.rate/q.learned.averageCost()-t.charged, s.Class)
 	}
 	q.fleet.judge(s, t, o, pause, now)
-	q.fleet.file(s)
+	q.fleet.refile(s)
 	if o == Served {
 		q.learned.learn(s, t, took)
 	}
-	q.fleet.gone(s)
+	q.fleet.removeIfDone(s)
 	q.waitlist.park(tenant)
 }
 

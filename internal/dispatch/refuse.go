@@ -7,7 +7,7 @@ import (
 
 // refuse decides whether to refuse a request rather than queue it.
 func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
-	if limit, queued := q.waitlist.standing(t.Tenant); limit > 0 && queued >= limit {
+	if limit, queued := q.waitlist.queuedOf(t.Tenant); limit > 0 && queued >= limit {
 		return TenantFull, q.drainTime(1)
 	}
 	full := q.policy.MaxQueue > 0 && q.waitlist.waiting >= q.policy.MaxQueue
@@ -60,7 +60,7 @@ func (q *Queue) idle(p *placement) bool {
 // tokenCapacity is capacity in Tokens mode: the cost of mean requests per second, and the speed at
 // which the fastest kind would return the request's first token.
 func (q *Queue) tokenCapacity(p *placement, t *Ticket) (rate, best float64) {
-	rate, best = q.fleet.tokenCapacity(p, t.cost, q.usual.needOf(t).prompt)
+	rate, best = q.fleet.tokenCapacity(p, t.cost, q.averages.needOf(t).prompt)
 	return rate * q.learned.averageCost(), best
 }
 

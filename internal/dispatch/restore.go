@@ -25,9 +25,9 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 	q.waitlist.laneOf(t)
 	at := choice{on: s}
 	if q.policy.Mode == Tokens {
-		q.fleet.refresh(&q.usual, q.policy.SLO.TPOT.Seconds(), now)
-		prompt := q.usual.needOf(t).prompt
-		at.work = s.drag.factor * s.tier.kind.speed.reading(prompt, prompt)
+		q.fleet.refresh(&q.averages, q.policy.SLO.TPOT.Seconds(), now)
+		prompt := q.averages.needOf(t).prompt
+		at.work = s.slowdown.factor * s.tier.kind.speed.reading(prompt, prompt)
 	}
 	q.occupy(t, at, now)
 	t.started, t.charged = started, t.cost/q.learned.averageCost()
@@ -38,6 +38,6 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 // knows the content of the replica's cache if it decides later.
 func (q *Queue) Sent(replica string, blocks []uint64) {
 	if s := q.fleet.servers[replica]; s != nil && q.policy.Mode == Tokens {
-		q.fleet.index.add(s.shelf, blocks, s.room())
+		q.fleet.index.add(s.prefixes, blocks, s.room())
 	}
 }

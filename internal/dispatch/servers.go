@@ -11,13 +11,13 @@ type kind struct {
 	learned estimate
 	// In Tokens mode: the assumed speed, what was learned relative to it, and the speed that
 	// decisions use.
-	assumed, speed speed
-	told           told
-	read, step     fit
-	kv             int     // of the replica that was added or updated last
-	most, rate     float64 // see sustained
-	drags, dragged float64 // sum and number of its replicas' drags
-	untried        bool    // see wonder
+	assumed, speed             speed
+	prior                      prior
+	read, step                 fit
+	kv                         int     // of the replica that was added or updated last
+	concurrency, rate          float64 // see sustained
+	slowdownSum, slowdownCount float64 // sum and number of its replicas' slowdowns
+	unexplored                 bool    // see markUnexplored
 }
 
 // tier holds the replicas that are ranked as equally fast: those of one kind whose measured speed
@@ -34,19 +34,19 @@ type tier struct {
 // server is the state of one replica.
 type server struct {
 	Replica
-	tier    *tier
-	index   int // in tier.free, -1 when it has no free usable slot
-	active  int
-	counted int // its contribution to tier.slots
-	used    uint64
-	leaving bool
-	own     estimate
-	seen    int // samples, including those of the warm-up
-	health  health
-	wake    int // in fleet.suspended, -1 when not suspended
-	books   books
-	shelf   int32 // in fleet.index
-	drag    drag
+	tier     *tier
+	index    int // in tier.free, -1 when it has no free usable slot
+	active   int
+	counted  int // its contribution to tier.slots
+	used     uint64
+	leaving  bool
+	own      estimate
+	seen     int // samples, including those of the warm-up
+	health   health
+	wake     int // in fleet.suspended, -1 when not suspended
+	books    books
+	prefixes int32 // in fleet.index
+	slowdown slowdown
 }
 
 // usable returns how many slots may be used now.
@@ -60,9 +60,9 @@ func (s *server) usable() int {
 	return max(0, s.Slots-s.Withheld)
 }
 
-// idler orders replicas of one tier: the least filled first, because batching replicas are faster
+// lessLoaded orders replicas of one tier: the least filled first, because batching replicas are faster
 // when the batch is smaller; then the one that was unused the longest.
-func idler(a, b *server) bool {
+func lessLoaded(a, b *server) bool {
 	if x, y := a.active*b.Slots, b.active*a.Slots; x != y {
 		return x < y
 	}
@@ -83,7 +83,7 @@ func (q *Queue) Put(r Replica) {
 	if k.assumed == (speed{}) {
 		k.assumed = assume(r.Class, r.Weight*float64(r.Slots))
 		k.read, k.step = newFit(2, readMemory), newFit(3, stepMemory)
-		k.tell(seed.Curves)
+		k.setPrior(seed.Curves)
 	}
 	q.fleet.put(r, k)
 	q.learned.weighAll()

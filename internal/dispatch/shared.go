@@ -3,25 +3,25 @@ package dispatch
 // shared counts the blocks of the prompts that a replica has in flight. Prompts with the same
 // beginning share these blocks in its cache, which holds them only once.
 type shared struct {
-	blocks map[uint64]copies
+	blocks map[uint64]refs
 	saved  int // tokens that the cache does not have to hold again
 }
 
-// copies counts the requests in flight that have a block: their number, the block's tokens, and the
+// refs counts the requests in flight that have a block: their number, the block's tokens, and the
 // sum of the tokens of all these requests. A request that declares fewer tokens for a block saves
 // only those.
-type copies struct{ n, tokens, sum int }
+type refs struct{ n, tokens, sum int }
 
-func (c copies) saved() int { return max(0, c.sum-c.tokens) }
+func (c refs) saved() int { return max(0, c.sum-c.tokens) }
 
 // blockTokens returns the number of tokens in each block of the prompt, derived from its length.
 func (r *Request) blockTokens() int {
 	return min(BlockTokens, max(r.Prompt, 1)/max(len(r.Blocks), 1))
 }
 
-func (s *shared) hold(t *Ticket) {
+func (s *shared) add(t *Ticket) {
 	if s.blocks == nil && len(t.Blocks) > 0 {
-		s.blocks = map[uint64]copies{}
+		s.blocks = map[uint64]refs{}
 	}
 	t.entry.block = t.blockTokens()
 	for _, hash := range t.Blocks {
@@ -36,7 +36,7 @@ func (s *shared) hold(t *Ticket) {
 	}
 }
 
-func (s *shared) letGo(t *Ticket) {
+func (s *shared) release(t *Ticket) {
 	for _, hash := range t.Blocks {
 		c := s.blocks[hash]
 		s.saved -= c.saved()

@@ -18,7 +18,7 @@ func TestSharingSavesNoMoreThanIsBooked(t *testing.T) {
 			for i := range 1 + rng.IntN(4) {
 				one.Blocks = append(one.Blocks, uint64(i))
 			}
-			s.hold(one)
+			s.add(one)
 			held, booked = append(held, one), booked+one.Prompt
 			if s.saved < 0 || s.saved >= booked {
 				t.Fatalf("of %d tokens %d are saved", booked, s.saved)
@@ -26,7 +26,7 @@ func TestSharingSavesNoMoreThanIsBooked(t *testing.T) {
 		}
 		rng.Shuffle(len(held), func(i, j int) { held[i], held[j] = held[j], held[i] })
 		for _, one := range held {
-			s.letGo(one)
+			s.release(one)
 			if booked -= one.Prompt; s.saved < 0 || s.saved > booked {
 				t.Fatalf("of %d tokens %d are saved", booked, s.saved)
 			}

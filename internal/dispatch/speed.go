@@ -19,12 +19,12 @@ const attention = 3.3e-5
 
 // reading returns how long a replica reads a prompt of which fresh tokens are not in its cache.
 func (v *speed) reading(fresh, prompt float64) float64 {
-	return v.read[0] + v.read[1]*longer(fresh, prompt)
+	return v.read[0] + v.read[1]*attentionCost(fresh, prompt)
 }
 
-// longer returns the cost of fresh tokens at the end of a prompt, in tokens that cost as much as
+// attentionCost returns the cost of fresh tokens at the end of a prompt, in tokens that cost as much as
 // the first one.
-func longer(fresh, prompt float64) float64 { return fresh * (1 + attention*(prompt-fresh/2)) }
+func attentionCost(fresh, prompt float64) float64 { return fresh * (1 + attention*(prompt-fresh/2)) }
 
 // stepping returns how long a step of n sequences takes with kv tokens in the cache.
 func (v *speed) stepping(n, kv float64) float64 {
@@ -65,22 +65,22 @@ func assume(class string, weight float64) speed {
 const refreshEvery = 20 * time.Millisecond
 
 // refresh computes the speed of every kind from what was learned.
-func (f *fleet) refresh(u *usual, limit float64, now time.Time) {
+func (f *fleet) refresh(u *averages, limit float64, now time.Time) {
 	if now.Sub(f.refreshed) < refreshEvery && !f.unknown {
 		return
 	}
 	f.refreshed, f.unknown = now, false
 	f.compare()
 	for _, k := range f.kinds {
-		read := k.read.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.read, k.told.read }))
-		step := k.step.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.step, k.told.step }))
+		read := k.read.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.read, k.prior.read }))
+		step := k.step.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.step, k.prior.step }))
 		for i := range k.speed.read {
 			k.speed.read[i] = k.assumed.read[i] * read[i]
 		}
 		for i := range k.speed.step {
 			k.speed.step[i] = k.assumed.step[i] * step[i]
 		}
-		k.most, k.rate = u.sustained(k, limit)
+		k.concurrency, k.rate = u.sustained(k, limit)
 	}
 }
 
@@ -98,18 +98,18 @@ type Curve struct {
 	Samples                float64 // number of requests behind it
 }
 
-// told is the correction of the hardware table's assumptions about a kind by earlier measurements,
+// prior is the correction of the hardware table's assumptions about a kind by earlier measurements,
 // as logarithms, for a prompt and for a step of usual size.
-type told struct {
+type prior struct {
 	known      bool
 	read, step float64
 }
 
-// tell corrects the assumptions about the kind by the curve that was learned earlier, unless
+// setPrior corrects the assumptions about the kind by the curve that was learned earlier, unless
 // something was learned since. Every part of the curve must be as close to the hardware table as
 // what is learned here.
-func (k *kind) tell(curves []Curve) {
-	if k.told.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
+func (k *kind) setPrior(curves []Curve) {
+	if k.prior.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
 		return
 	}
 	for _, c := range curves {
@@ -118,12 +118,12 @@ func (k *kind) tell(curves []Curve) {
 		}
 		before := k.assumed
 		for i, v := range [...]float64{c.Start, c.Prefill} {
-			k.assumed.read[i] = min(max(v, lowest*before.read[i]), highest*before.read[i])
+			k.assumed.read[i] = min(max(v, minCoefficient*before.read[i]), maxCoefficient*before.read[i])
 		}
 		for i, v := range [...]float64{c.A, c.B, c.C} {
-			k.assumed.step[i] = min(max(v, lowest*before.step[i]), highest*before.step[i])
+			k.assumed.step[i] = min(max(v, minCoefficient*before.step[i]), maxCoefficient*before.step[i])
 		}
-		k.told = told{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)),
+		k.prior = prior{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)),
 			math.Log(k.assumed.stepping(8, 8000) / before.stepping(8, 8000))}
 	}
 }
@@ -146,7 +146,7 @@ func (s Speed) Stepping(n, kv float64) float64 { return s.speed.stepping(n, kv) 
 func (q *Queue) Speeds(now time.Time) []Speed {
 	if !now.IsZero() {
 		q.fleet.unknown = true
-		q.fleet.refresh(&q.usual, q.policy.SLO.TPOT.Seconds(), now)
+		q.fleet.refresh(&q.averages, q.policy.SLO.TPOT.Seconds(), now)
 	}
 	var out []Speed
 	for _, k := range q.fleet.kinds {

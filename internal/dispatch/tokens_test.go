@@ -190,7 +190,7 @@ func TestAPromptTooLongForAllGoesToTheOneThatTakesMost(t *testing.T) {
 	submit(t, q, epoch, ask("a", tokens(100_000, 10), placed(1)))
 	_, got := drain(q, epoch)
 	expect(t, "on l4 alone", got, "a@medium")
-	q.fleet.takeOut(q.fleet.servers["large"], epoch)
+	q.fleet.eject(q.fleet.servers["large"], epoch)
 	submit(t, q, epoch, ask("b", tokens(100_000, 10)))
 	_, got = drain(q, epoch)
 	expect(t, "anywhere, while the one that takes it is out", got)
@@ -220,7 +220,7 @@ func TestLoadFromElsewhereCounts(t *testing.T) {
 	if count := to(epoch); count["b"] < 18 {
 		t.Errorf("beside a replica that 70 requests of others keep busy: %v", count)
 	}
-	if count := to(epoch.Add(2 * observation)); count["a"] == 0 {
+	if count := to(epoch.Add(2 * metricsTTL)); count["a"] == 0 {
 		t.Errorf("after the observation is old: %v", count)
 	}
 }
@@ -309,10 +309,10 @@ func TestAnAbsurdUsageChangesLittle(t *testing.T) {
 		for range 50 {
 			answer(1000, 100)
 		}
-		prompt, output := q.usual.prompt, q.usual.output
+		prompt, output := q.averages.prompt, q.averages.output
 		answer(c.prompt, c.output)
-		if q.usual.prompt > 3*prompt || q.usual.output > 3*output {
-			t.Errorf("%s: the means are %.0f and %.0f after one lie, were %.0f and %.0f", c.what, q.usual.prompt, q.usual.output, prompt, output)
+		if q.averages.prompt > 3*prompt || q.averages.output > 3*output {
+			t.Errorf("%s: the means are %.0f and %.0f after one lie, were %.0f and %.0f", c.what, q.averages.prompt, q.averages.output, prompt, output)
 		}
 		if s := q.Replicas()[0]; s.InFlight != 0 {
 			t.Errorf("%s: %d tokens are in flight of none", c.what, s.InFlight)
@@ -334,7 +334,7 @@ func TestALongPromptThatTheEngineTellsOfIsLearned(t *testing.T) {
 	k := q.Next(epoch)
 	q.Settle(k, 30_000, -1, 5000)
 	q.Finish(k, Served, 0, epoch.Add(time.Second))
-	if q.usual.prompt != 30_000 || q.usual.output <= firstOutput {
-		t.Errorf("learned are %.0f and %.0f tokens of a request of 30,000 and 5,000", q.usual.prompt, q.usual.output)
+	if q.averages.prompt != 30_000 || q.averages.output <= defaultOutput {
+		t.Errorf("learned are %.0f and %.0f tokens of a request of 30,000 and 5,000", q.averages.prompt, q.averages.output)
 	}
 }

@@ -6,7 +6,7 @@ import "slices"
 // then in Slots mode the first request of each placement, because those behind it can be placed no
 // better.
 func (w *waitlist) candidates(c *priority, mode Mode) []*Ticket {
-	out := w.looked[:0]
+	out := w.scratch[:0]
 	for _, t := range c.retries {
 		// Requests that failed on the same replica under the same placement can be placed alike:
 		// the first represents all of them.
@@ -16,8 +16,8 @@ func (w *waitlist) candidates(c *priority, mode Mode) []*Ticket {
 		}
 	}
 	if mode == Tokens {
-		w.looked = c.within(out, window)
-		return w.looked
+		w.scratch = c.nextRequests(out, window)
+		return w.scratch
 	}
 	retries := len(out)
 	for i := range c.lanes {
@@ -31,7 +31,7 @@ func (w *waitlist) candidates(c *priority, mode Mode) []*Ticket {
 		}
 		return 1
 	})
-	w.looked = out
+	w.scratch = out
 	return out
 }
 
@@ -42,12 +42,12 @@ type turn struct {
 	charge float64
 }
 
-// within appends the first n requests in the order in which they will be served: by charge between
+// nextRequests appends the first n requests in the order in which they will be served: by charge between
 // tenants, then by deadline.
-func (c *priority) within(out []*Ticket, n int) []*Ticket {
+func (c *priority) nextRequests(out []*Ticket, n int) []*Ticket {
 	var turns []turn
 	for i := range c.lanes {
-		turns = firstOf(c.lanes[i].items, n, turns)
+		turns = firstLanes(c.lanes[i].items, n, turns)
 	}
 	for ; n > 0 && len(turns) > 0; n-- {
 		first := 0
@@ -67,9 +67,9 @@ func (c *priority) within(out []*Ticket, n int) []*Ticket {
 	return out
 }
 
-// firstOf appends the first n lanes of a heap. Each is the least of the lanes whose parents were
+// firstLanes appends the first n lanes of a heap. Each is the least of the lanes whose parents were
 // taken.
-func firstOf(heap []*lane, n int, out []turn) []turn {
+func firstLanes(heap []*lane, n int, out []turn) []turn {
 	var open []int
 	if len(heap) > 0 {
 		open = append(open, 0)
@@ -91,9 +91,9 @@ func firstOf(heap []*lane, n int, out []turn) []turn {
 	return out
 }
 
-// indifferent returns the request that takes the slot found for t: the one at a rank in the queue.
+// atRank returns the request that takes the slot found for t: the one at a rank in the queue.
 // Tenants take turns, so a rank in the queue is divided among them.
-func (c *priority) indifferent(t *Ticket, rank int) *Ticket {
+func (c *priority) atRank(t *Ticket, rank int) *Ticket {
 	if rank == 0 {
 		return t
 	}

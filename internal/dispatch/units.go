@@ -2,15 +2,15 @@ package dispatch
 
 import "slices"
 
-// extent limits how far a declared cost may differ from the usual one.
-const extent = 64
+// maxRatio limits how far a declared cost may differ from the median one.
+const maxRatio = 64
 
-// units converts declared costs to multiples of the usual one, which is the median of recent ones:
+// units converts declared costs to multiples of the median of recent ones:
 // a client that declares nonsense changes neither the unit nor what is learned in it.
 type units struct {
-	ring  [63]float64
-	n     int // total number so far
-	usual float64
+	ring   [63]float64
+	n      int // total number so far
+	median float64
 }
 
 // of returns the value that a declared cost counts as.
@@ -26,6 +26,6 @@ func (u *units) of(declared float64) float64 {
 	sorted := u.ring
 	seen := sorted[:min(u.n, len(sorted))]
 	slices.Sort(seen)
-	u.usual = seen[len(seen)/2]
-	return min(max(declared/u.usual, 1.0/extent), extent)
+	u.median = seen[len(seen)/2]
+	return min(max(declared/u.median, 1.0/maxRatio), maxRatio)
 }

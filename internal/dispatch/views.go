@@ -9,87 +9,87 @@ import (
 // its kind's speed, and with what the walk has promised to it. The views of all replicas are
 // contiguous in memory, because a walk reads them for each waiting request.
 type view struct {
-	on       *server
-	shelf    int32
-	open     bool    // accepts a request now, if its cache has room
-	takes    int     // the longest prompt that it accepts
-	cache    float64 // tokens that its cache holds, 0 if unknown
-	memory   float64 // tokens of it in use
-	n, kv    float64 // requests, and their tokens in the cache
-	streams  float64
-	backlog  float64 // seconds until it has read what it was sent
-	waiting  float64 // waiting prompts that bypassed this queue
-	promised float64 // seconds of reading
+	on        *server
+	prefixes  int32
+	open      bool    // accepts a request now, if its cache has room
+	maxPrompt int     // the longest prompt that it accepts
+	cache     float64 // tokens that its cache holds, 0 if unknown
+	memory    float64 // tokens of it in use
+	n, kv     float64 // requests, and their tokens in the cache
+	streams   float64
+	backlog   float64 // seconds until it has read what it was sent
+	waiting   float64 // waiting prompts that bypassed this queue
+	promised  float64 // seconds of reading
 
 	step               float64 // seconds of its current step
 	base, perToken     float64 // seconds of a step with one more request: without tokens, and for each token of it
 	perPrompt, perRead float64 // seconds of reading, for each prompt and each token
-	slowed             float64 // how many times longer a token takes than a step, because of reading meanwhile
+	slowdown           float64 // how many times longer a token takes than a step, because of reading meanwhile
 	ahead              float64 // seconds that future requests wait for each second of reading
 }
 
 // walk examines the waiting requests in Tokens mode and places each where it costs least. It starts
 // with a survey of the fleet.
 type walk struct {
-	slo     SLO
-	fleet   *fleet
-	usual   *usual
-	round   uint64 // of walks
-	waiting int    // requests at its start
-	views   []view // of the available replicas
-	opened  int    // replicas that may still be sent requests
+	slo      SLO
+	fleet    *fleet
+	averages *averages
+	round    uint64 // of walks
+	waiting  int    // requests at its start
+	views    []view // of the available replicas
+	open     int    // replicas that may still be sent requests
 }
 
 // survey builds the views of all available replicas and counts the open ones.
 func (w *walk) survey(waiting int, now time.Time) {
-	w.fleet.refresh(w.usual, w.slo.TPOT.Seconds(), now)
+	w.fleet.refresh(w.averages, w.slo.TPOT.Seconds(), now)
 	w.round++
 	w.waiting = waiting
-	w.opened = 0
+	w.open = 0
 	w.views = w.views[:0]
-	w.fleet.wonder(w.usual.answers, now)
+	w.fleet.markUnexplored(w.averages.answers, now)
 	for _, s := range w.fleet.all {
-		s.assumeBegun(w.usual.output, now)
+		s.assumeBegun(w.averages.output, now)
 		if s.usable() == 0 {
 			continue
 		}
-		v := s.look(now)
+		v := s.view(now)
 		if v.open {
-			w.opened++
+			w.open++
 		}
 		if w.slo.TPOT > 0 {
-			w.reckon(s, v.backlog, v.step, now)
+			w.updateRisk(s, v.backlog, v.step, now)
 		}
 		w.views = append(w.views, v)
 	}
 }
 
-func (s *server) look(now time.Time) view {
+func (s *server) view(now time.Time) view {
 	b, speed := &s.books, &s.tier.kind.speed
 	v := view{
-		on: s, shelf: s.shelf, takes: s.takes(), cache: float64(s.KV),
+		on: s, prefixes: s.prefixes, maxPrompt: s.promptLimit(), cache: float64(s.KV),
 		n: float64(s.active), kv: float64(b.kv), memory: float64(b.memory()), streams: float64(len(b.begun)),
 		backlog: b.backlog(now),
 	}
-	if b.foreign.until.After(now) {
-		v.n += b.foreign.running
-		v.kv += b.foreign.kv
-		v.memory += b.foreign.kv
-		v.waiting = b.foreign.waiting
+	if b.external.until.After(now) {
+		v.n += b.external.running
+		v.kv += b.external.kv
+		v.memory += b.external.kv
+		v.waiting = b.external.waiting
 	}
-	drag := s.drag.factor
-	if s.tier.kind.untried {
-		drag /= doubt
+	factor := s.slowdown.factor
+	if s.tier.kind.unexplored {
+		factor /= exploreFactor
 	}
-	v.step = drag * speed.stepping(v.n, v.kv)
-	v.base, v.perToken = drag*speed.stepping(v.n+1, v.kv), drag*speed.step[2]
-	v.perPrompt, v.perRead = drag*speed.read[0], drag*speed.read[1]
-	late, long := b.share.of(now)
-	long = min(long, fullest)
-	v.slowed, v.ahead = 1/(1-min(late, fullest)), coming*long/(1-long)
+	v.step = factor * speed.stepping(v.n, v.kv)
+	v.base, v.perToken = factor*speed.stepping(v.n+1, v.kv), factor*speed.step[2]
+	v.perPrompt, v.perRead = factor*speed.read[0], factor*speed.read[1]
+	late, long := b.readShare.of(now)
+	long = min(long, maxReadShare)
+	v.slowdown, v.ahead = 1/(1-min(late, maxReadShare)), futureWeight*long/(1-long)
 	bounded := s.Slots > 1 || s.health.onProbation
 	if full := bounded && s.active >= s.usable(); !full {
-		v.open = s.active == 0 || v.backlog <= hold
+		v.open = s.active == 0 || v.backlog <= maxBacklog
 	}
 	return v
 }
@@ -100,8 +100,8 @@ func (v *view) firstAfter(work float64) float64 {
 	return v.backlog + v.promised + v.waiting*work + work
 }
 
-// takes returns the longest prompt that a replica accepts.
-func (s *server) takes() int {
+// promptLimit returns the longest prompt that a replica accepts.
+func (s *server) promptLimit() int {
 	most := math.MaxInt
 	if s.KV > 0 {
 		most = s.KV
@@ -122,7 +122,7 @@ func (w *walk) longest(p *placement) int {
 	p.round, p.longest = w.round, 0
 	for _, s := range w.fleet.all {
 		if !s.leaving && p.allows(s.Class) {
-			p.longest = max(p.longest, s.takes())
+			p.longest = max(p.longest, s.promptLimit())
 		}
 	}
 	return p.longest

@@ -48,15 +48,15 @@ func TestPruningChangesNoDecision(t *testing.T) {
 			k := &Ticket{Request: Request{Prompt: rapid.IntRange(1, 6000).Draw(t, "prompt"), Blocks: []uint64{1, uint64(rapid.IntRange(0, 2).Draw(t, "of")) << 32}}}
 			q.prepare(k, now)
 			q.fleet.index.match(k.Blocks)
-			z := q.usual.needOf(k)
-			got, work := q.walk.least(k, z, q.walk.crowd())
+			z := q.averages.needOf(k)
+			got, work := q.walk.leastCost(k, z, q.walk.delayWeight())
 			want, least, reads := (*view)(nil), math.Inf(1), 0.0
 			for i := range q.walk.views {
 				v := &q.walk.views[i]
 				if size := min(k.Prompt, q.walk.longest(q.waitlist.placements[0])); !q.walk.eligible(v, k, size) {
 					continue
 				}
-				if cost, r := q.walk.cost(v, z, q.walk.crowd(), math.Inf(1)); cost < least {
+				if cost, r := q.walk.cost(v, z, q.walk.delayWeight(), math.Inf(1)); cost < least {
 					want, least, reads = v, cost, r
 				}
 			}

@@ -15,7 +15,7 @@ type waitlist struct {
 	limits     map[string]Limits // see Policy.Tenants
 	waiting    int
 	wanted     []int     // waiting requests by placement
-	looked     []*Ticket // reused by candidates
+	scratch    []*Ticket // reused by candidates
 }
 
 func newWaitlist(p Policy) waitlist {
@@ -112,10 +112,10 @@ func (w *waitlist) forget(c *priority) {
 	c.sweep = max(1024, 2*len(c.accounts))
 }
 
-// lift raises the charge of a lane that was empty, so that idling earns no credit: to the least
+// raiseCharge raises the charge of a lane that was empty, so that idling earns no credit: to the least
 // charge that waits for any of the same hardware or, if nobody waits, to that of the tenant served
 // last.
-func (w *waitlist) lift(l *lane) {
+func (w *waitlist) raiseCharge(l *lane) {
 	c := l.account.priority
 	low, last := math.Inf(1), 0.0
 	for p := range c.lanes {
@@ -136,7 +136,7 @@ func (w *waitlist) lift(l *lane) {
 // enter adds a ticket to its lane, and the lane to those that may be served.
 func (w *waitlist) enter(t *Ticket) {
 	if l := w.laneOf(t); l.tree.len() == 0 {
-		w.lift(l)
+		w.raiseCharge(l)
 	}
 	w.join(t)
 }
@@ -147,14 +147,14 @@ func (w *waitlist) join(t *Ticket) {
 	a := l.account
 	owner := a.tenant
 	t.waiting = true
-	l.tally(-1)
+	l.count(-1)
 	if t.avoid != nil {
 		a.priority.retries = append(a.priority.retries, t)
 		l.again++
 	} else {
 		l.tree.insert(t)
 	}
-	l.tally(+1)
+	l.count(+1)
 	a.queued++
 	owner.queued++
 	a.priority.waiting++
@@ -185,7 +185,7 @@ func (w *waitlist) leave(t *Ticket) {
 	l := t.lane
 	t.waiting = false
 	a := l.account
-	l.tally(-1)
+	l.count(-1)
 	if t.avoid != nil {
 		c := a.priority
 		at := slices.Index(c.retries, t)
@@ -195,7 +195,7 @@ func (w *waitlist) leave(t *Ticket) {
 	} else {
 		l.tree.remove(t)
 	}
-	l.tally(+1)
+	l.count(+1)
 	a.queued--
 	a.tenant.queued--
 	a.priority.waiting--
@@ -224,10 +224,10 @@ func (w *waitlist) park(t *tenant) {
 	if full == t.parked {
 		return
 	}
-	t.each(func(l *lane) { l.tally(-1) })
+	t.each(func(l *lane) { l.count(-1) })
 	t.parked = full
 	t.each(func(l *lane) {
-		l.tally(+1)
+		l.count(+1)
 		l.sync()
 	})
 }
@@ -235,6 +235,6 @@ func (w *waitlist) park(t *tenant) {
 func (w *waitlist) addPlacement(p Placement) {
 	w.placements, w.wanted = append(w.placements, &placement{Placement: p}), append(w.wanted, 0)
 	for _, c := range w.priorities {
-		c.widen()
+		c.addPlacement()
 	}
 }

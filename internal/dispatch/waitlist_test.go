@@ -26,7 +26,7 @@ func TestWaitlistKeepsItsOrderWithoutReplicas(t *testing.T) {
 		t.Errorf("%d are ahead of the least urgent request, want 3", n)
 	}
 	w.enter(minor)
-	if got := w.priorities[0].within(nil, 3); got[0] != soon || got[1] != other || got[2] != late {
+	if got := w.priorities[0].nextRequests(nil, 3); got[0] != soon || got[1] != other || got[2] != late {
 		t.Errorf("tenants do not take turns by deadline: %v", got)
 	}
 	w.charge(soon.lane.account, 1, "h100")

@@ -2,8 +2,8 @@ package dispatch
 
 import "sort"
 
-// usual holds the means of the service's requests, in Tokens mode.
-type usual struct {
+// averages holds the means of the service's requests, in Tokens mode.
+type averages struct {
 	output  float64 // mean tokens of an answer
 	prompt  float64 // mean tokens of a prompt
 	answers float64 // number of answers behind the means
@@ -17,7 +17,7 @@ type need struct {
 	blocks         []uint64
 }
 
-func (u *usual) needOf(t *Ticket) need {
+func (u *averages) needOf(t *Ticket) need {
 	z := need{prompt: float64(max(t.Prompt, 1)), output: float64(t.Output), blocks: t.Blocks}
 	if t.Output <= 0 {
 		z.output = u.output
@@ -29,36 +29,36 @@ func (u *usual) needOf(t *Ticket) need {
 const outputWeight = 2
 
 // tokensOf returns what a request is charged, in mean requests.
-func (u *usual) tokensOf(t *Ticket, output float64) float64 {
+func (u *averages) tokensOf(t *Ticket, output float64) float64 {
 	mean := u.prompt + outputWeight*u.output
-	return min((float64(t.Prompt)+outputWeight*output)/mean, extent)
+	return min((float64(t.Prompt)+outputWeight*output)/mean, maxRatio)
 }
 
-// mostOutput returns the maximum tokens of a request's answer that are believed.
-func (u *usual) mostOutput(t *Ticket) int { return mostOf(max(t.Output, int(u.output))) }
+// maxOutput returns the maximum tokens of a request's answer that are believed.
+func (u *averages) maxOutput(t *Ticket) int { return maxReported(max(t.Output, int(u.output))) }
 
 // add learns from a request that was served.
-func (u *usual) add(t *Ticket) {
+func (u *averages) add(t *Ticket) {
 	u.answers = min(u.answers+1, outputMemory)
 	u.prompt += (u.bounded(t.Prompt, u.prompt) - u.prompt) / u.answers
 	if e := &t.entry; e.tokens > 0 && (e.counted || !t.Whole) {
 		u.lengths.add(float64(e.tokens) / u.needOf(t).output)
-		u.output += (u.bounded(e.tokens, u.output) - u.output) / max(u.answers, firstAnswers)
+		u.output += (u.bounded(e.tokens, u.output) - u.output) / max(u.answers, defaultOutputWeight)
 	}
 }
 
 // bounded returns what one request's tokens count in a mean of more than a few requests: a wrong
 // number must not change the mean by much.
-func (u *usual) bounded(tokens int, mean float64) float64 {
-	if u.answers < firstAnswers {
+func (u *averages) bounded(tokens int, mean float64) float64 {
+	if u.answers < defaultOutputWeight {
 		return float64(tokens)
 	}
-	return min(float64(tokens), extent*max(mean, 1))
+	return min(float64(tokens), maxRatio*max(mean, 1))
 }
 
-// mostSequences limits a batch that neither the cache nor the step limits. It is the default of
+// defaultSequences limits a batch that neither the cache nor the step limits. It is the default of
 // engines.
-const mostSequences = 256
+const defaultSequences = 256
 
 // sustained returns the maximum number of mean requests that a replica of a kind serves at once,
 // and how many per second it then serves. The limits are the replica's slots, its cache, and the
@@ -66,10 +66,10 @@ const mostSequences = 256
 //
 // With n requests at once, each of output tokens and with work seconds of reading, a replica serves
 // rate = n/(output*step + n*work), because reading delays the steps of all.
-func (u *usual) sustained(k *kind, limit float64) (n, rate float64) {
+func (u *averages) sustained(k *kind, limit float64) (n, rate float64) {
 	prompt := max(1, u.prompt)
 	held := prompt + u.output/2
-	most := float64(mostSequences)
+	most := float64(defaultSequences)
 	if k.slots > 1 {
 		most = float64(k.slots)
 	}
@@ -80,7 +80,7 @@ func (u *usual) sustained(k *kind, limit float64) (n, rate float64) {
 	at := func(n float64) (rate, token float64) {
 		step := k.speed.stepping(n, n*held)
 		rate = n / (u.output*step + n*work)
-		return rate, step / max(1-rate*work, 1-fullest)
+		return rate, step / max(1-rate*work, 1-maxReadShare)
 	}
 	misses := func(i int) bool {
 		_, token := at(float64(i + 2))
@@ -92,7 +92,7 @@ func (u *usual) sustained(k *kind, limit float64) (n, rate float64) {
 }
 
 // curveOf returns what was learned about a kind.
-func (u *usual) curveOf(k *kind) Curve {
+func (u *averages) curveOf(k *kind) Curve {
 	v := &k.speed
 	c := Curve{
 		Slices: k.slices, Total: k.total, Start: v.read[0], Prefill: v.read[1], Growth: attention,

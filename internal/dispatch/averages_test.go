@@ -3,7 +3,7 @@ package dispatch
 import "testing"
 
 func TestUsualBelievesNoSingleAnswer(t *testing.T) {
-	u := usual{output: firstOutput}
+	u := averages{output: defaultOutput}
 	answer := func(prompt, output int) {
 		u.add(&Ticket{Request: Request{Prompt: prompt}, entry: entry{tokens: output}})
 	}
