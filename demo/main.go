@@ -63,7 +63,7 @@ func main() {
 	if err != nil && !interrupted {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 	}
-	if off := (offError{}); err != nil && (!interrupted || errors.As(err, &off)) {
+	if failed := (checkError{}); err != nil && (!interrupted || errors.As(err, &failed)) {
 		os.Exit(1)
 	}
 }
@@ -90,12 +90,12 @@ func run(ctx context.Context, calls []call, what string, once bool) (err error) 
 	if err != nil {
 		return err
 	}
-	off := offError{}
-	if err := play(ctx, s, calls, what); once || err != nil && !errors.As(err, &off) {
+	failed := checkError{}
+	if err := play(ctx, s, calls, what); once || err != nil && !errors.As(err, &failed) {
 		return err
 	}
-	if off.error != nil {
-		fmt.Fprintf(os.Stderr, "\ndemo: %v\nlogs are kept in %s\n", off, s.KeepLogs())
+	if failed.error != nil {
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\nlogs are kept in %s\n", failed, s.KeepLogs())
 	}
 	fmt.Printf("\nPage     %s\nGateway  %s\nNomad    %s/ui/jobs\nConsul   %s/ui\n\n", s.page, s.gateway, s.NomadAddress,
 		s.ConsulAddress)
@@ -106,8 +106,8 @@ func run(ctx context.Context, calls []call, what string, once bool) (err error) 
 	fmt.Println("The cluster stays up until Ctrl-C.")
 	<-ctx.Done()
 	fmt.Println()
-	if off.error != nil {
-		return off
+	if failed.error != nil {
+		return failed
 	}
 	return nil
 }

@@ -18,10 +18,10 @@ import (
 // strategy's delays and stopping a container on a slow machine.
 const downLimit = 90 * time.Second
 
-// offError is the error of a run that played everything and failed checks.
-type offError struct{ error }
+// checkError is the error of a run that played everything and failed checks.
+type checkError struct{ error }
 
-func (e offError) Error() string { return "something is off:\n" + e.error.Error() }
+func (e checkError) Error() string { return "checks failed:\n" + e.error.Error() }
 
 // play replays the workload, prints a summary, and fails if a check fails.
 func play(ctx context.Context, s *stage, calls []call, what string) error {
@@ -60,7 +60,7 @@ func play(ctx context.Context, s *stage, calls []call, what string) error {
 		problems = append(problems, errors.New(problem))
 	}
 	if err := errors.Join(append(problems, err)...); err != nil {
-		return offError{err}
+		return checkError{err}
 	}
 	fmt.Println("\nAll checks passed.")
 	return nil

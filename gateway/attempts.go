@@ -49,7 +49,7 @@ func (a *attempts) RoundTrip(out *http.Request) (*http.Response, error) {
 	way := x.service.transports.to(x.grpc, x.upgrade)
 	for {
 		res, err := way.RoundTrip(out)
-		if isShortage(err) && a.bide(err) {
+		if isShortage(err) && a.delay(err) {
 			if out = a.reopen(out); out == nil {
 				return nil, err
 			}
@@ -90,18 +90,18 @@ func (a *attempts) connected(c httptrace.GotConnInfo) {
 
 func (a *attempts) wroteHeader() { a.sent.Store(a.http2.Load()) }
 
-// bideFor is the time between two attempts to open a connection after this host refused one.
-const bideFor = 50 * time.Millisecond
+// reconnectDelay is the time between two attempts to open a connection after this host refused one.
+const reconnectDelay = 50 * time.Millisecond
 
-// bide waits after a shortage of this host's own resources. It returns false if the request may not
+// delay waits after a shortage of this host's own resources. It returns false if the request may not
 // wait any longer. The request keeps its slot, because the replica is not the cause.
-func (a *attempts) bide(err error) bool {
+func (a *attempts) delay(err error) bool {
 	x := a.x
 	x.server.short.note("replica", err)
-	if time.Now().Add(bideFor).After(x.request.Expire) {
+	if time.Now().Add(reconnectDelay).After(x.request.Expire) {
 		return false
 	}
-	pause(x.ctx, bideFor)
+	pause(x.ctx, reconnectDelay)
 	return x.ctx.Err() == nil
 }
 

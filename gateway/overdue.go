@@ -20,9 +20,9 @@ func (x *exchange) overdue() bool {
 // of language models vary widely, but an exponential time exceeds four times its mean in only 2 of
 // 100 cases, and a single failure does not eject a replica.
 const (
-	hangs       = 4
-	hangsBeside = 16 // for the mean of other classes, which may be faster
-	hangsLeast  = 100 * time.Millisecond
+	hangFactor           = 4
+	otherClassHangFactor = 16 // for the mean of other classes, which may be faster
+	minHangTime          = 100 * time.Millisecond
 )
 
 // abandoned returns the verdict about a replica whose request ended before its answer began: before
@@ -45,11 +45,11 @@ func (x *exchange) abandoned() dispatch.Verdict {
 	if begun {
 		return dispatch.Neutral
 	}
-	limit := hangs * times.mean(e.Class, work)
+	limit := hangFactor * times.mean(e.Class, work)
 	if limit == 0 {
-		limit = hangsBeside * times.slowest(work)
+		limit = otherClassHangFactor * times.slowest(work)
 	}
-	if limit > 0 && time.Since(x.attempts.began) > max(limit, hangsLeast) {
+	if limit > 0 && time.Since(x.attempts.began) > max(limit, minHangTime) {
 		return dispatch.Failed
 	}
 	return dispatch.Neutral

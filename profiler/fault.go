@@ -13,11 +13,11 @@ type Kind string
 
 // The kinds of faults.
 const (
-	Failed  Kind = "failed"  // an error, or no response
-	Refused Kind = "refused" // declined a request, for example because it is full
-	Stalled Kind = "stalled" // stopped sending
-	Cut     Kind = "cut"     // ended a response early
-	Lied    Kind = "lied"    // reported impossible counts
+	Failed       Kind = "failed"  // an error, or no response
+	Refused      Kind = "refused" // declined a request, for example because it is full
+	Stalled      Kind = "stalled" // stopped sending
+	Cut          Kind = "cut"     // ended a response early
+	Inconsistent Kind = "lied"    // reported impossible counts
 )
 
 // did completes a sentence about the server.
@@ -25,7 +25,7 @@ func (k Kind) did() string {
 	switch k {
 	case Cut:
 		return "ended a response early"
-	case Lied:
+	case Inconsistent:
 		return "reported impossible counts"
 	case Failed, Refused, Stalled:
 	}

@@ -168,11 +168,11 @@ func (r *Report) measured() bool { return len(r.Points) > 0 || len(r.Closed) > 0
 // Believed returns an error if the figures are too unreliable for a profile.
 func (r *Report) Believed() error {
 	switch {
-	case r.Curve == nil && r.posted && r.Best != nil && r.Best.Rate > 0 && !r.Faults.has(Lied):
+	case r.Curve == nil && r.posted && r.Best != nil && r.Best.Rate > 0 && !r.Faults.has(Inconsistent):
 		return nil
 	case r.Curve == nil:
 		return fmt.Errorf("no curve was found: too little was measured")
-	case r.Faults.has(Lied):
+	case r.Faults.has(Inconsistent):
 		return fmt.Errorf("the server reported impossible token counts")
 	case r.Reading.Poor() || r.Stepping.Poor():
 		return fmt.Errorf("the curves do not fit what was measured")

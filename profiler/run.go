@@ -141,9 +141,9 @@ func (r *runner) warmUp(ctx context.Context) error {
 	}
 	r.scale = profile.Scale{PerWord: 1.3}
 	if tokens[0] >= 0 && tokens[1] >= 0 && tokens[2] >= 0 {
-		scale, err := profile.ScaleOf(words, tokens)
+		scale, err := profile.FitScale(words, tokens)
 		if err != nil {
-			r.report.Faults.add(&Fault{Kind: Lied, Detail: err.Error()})
+			r.report.Faults.add(&Fault{Kind: Inconsistent, Detail: err.Error()})
 		} else {
 			r.scale = scale
 		}

@@ -113,8 +113,8 @@ func (r *runner) judge(answers []profile.Answer, errs []error) (worst error) {
 		}
 		r.answers++
 		a := &answers[i]
-		if lie := a.Lie(); lie != "" {
-			r.report.Faults.add(&Fault{Kind: Lied, Detail: lie})
+		if problem := a.UsageProblem(); problem != "" {
+			r.report.Faults.add(&Fault{Kind: Inconsistent, Detail: problem})
 		}
 		switch {
 		case a.Cached > a.Prompt/4 && a.Cached > 64:

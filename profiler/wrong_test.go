@@ -88,7 +88,7 @@ func TestAServerThatLiesIsNamed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !report.Faults.has(Lied) || !strings.Contains(report.Faults[0].Detail, c.want) {
+			if !report.Faults.has(Inconsistent) || !strings.Contains(report.Faults[0].Detail, c.want) {
 				t.Errorf("faults %v, want a lie about %q", report.Faults, c.want)
 			}
 			if report.Believed() == nil {
@@ -265,7 +265,7 @@ func FuzzReadStream(f *testing.F) {
 		}
 		if len(a.Tokens) > 0 {
 			a.End = now + 1
-			_, _, _ = a.Lie(), a.Made(), profile.WaveOf([]profile.Answer{a})
+			_, _, _ = a.UsageProblem(), a.Made(), profile.WaveOf([]profile.Answer{a})
 		}
 	})
 }

@@ -20,9 +20,9 @@ const (
 	recheck = 30 * time.Second
 	// mostSessions limits memory. The least recently used session is removed first.
 	mostSessions = 1000
-	// mostStrangers limits simultaneous requests to Nomad for users who sign in, mostUsers those for
+	// maxSignIns limits simultaneous requests to Nomad for users who sign in, maxRechecks those for
 	// users who are signed in. Strangers thus cannot block users.
-	mostStrangers, mostUsers = 4, 16
+	maxSignIns, maxRechecks = 4, 16
 	// asksWithin is the timeout of one request to Nomad, including the wait for its turn.
 	asksWithin = 5 * time.Second
 	// pauseAfter is the time for which a failure is returned without asking Nomad again.
@@ -40,9 +40,9 @@ type guard interface {
 // authorizer manages the sessions of users. It admits a user whose Nomad token may read what the page
 // shows. It keeps the token only in memory and only during the session; the browser has a random ID.
 type authorizer struct {
-	guard            guard
-	now              func() time.Time
-	strangers, users chan struct{}
+	guard             guard
+	now               func() time.Time
+	signIns, rechecks chan struct{}
 	// asked merges simultaneous requests to Nomad about the same session, or about ACLs.
 	asked singleflight.Group
 
@@ -66,7 +66,7 @@ type session struct {
 func newAuthorizer(g guard) *authorizer {
 	return &authorizer{
 		guard: g, now: time.Now, sessions: map[string]*session{},
-		strangers: make(chan struct{}, mostStrangers), users: make(chan struct{}, mostUsers),
+		signIns: make(chan struct{}, maxSignIns), rechecks: make(chan struct{}, maxRechecks),
 	}
 }
 
@@ -92,7 +92,7 @@ func ask(ctx context.Context, places chan struct{}, question func(context.Contex
 // first request ends, because others wait for it.
 func (a *authorizer) once(ctx context.Context, key string, question func(context.Context) error) error {
 	_, err, _ := a.asked.Do(key, func() (any, error) {
-		return nil, ask(context.WithoutCancel(ctx), a.users, question)
+		return nil, ask(context.WithoutCancel(ctx), a.rechecks, question)
 	})
 	return err
 }
@@ -130,7 +130,7 @@ func (a *authorizer) unlocked(ctx context.Context) (bool, error) {
 
 // enter opens a session for a token.
 func (a *authorizer) enter(ctx context.Context, token string) (id string, err error) {
-	if err := ask(ctx, a.strangers, func(ctx context.Context) error { return a.guard.allows(ctx, token) }); err != nil {
+	if err := ask(ctx, a.signIns, func(ctx context.Context) error { return a.guard.allows(ctx, token) }); err != nil {
 		return "", err
 	}
 	id = rand.Text()

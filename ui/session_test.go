@@ -249,7 +249,7 @@ func TestStrangersDoNotSignUsersOut(t *testing.T) {
 		}
 		g.silent.Store(true)
 		time.Sleep(recheck)
-		for range 10 * mostStrangers {
+		for range 10 * maxSignIns {
 			go func() { _, _ = d.enter(t.Context(), "guess") }()
 		}
 		synctest.Wait()

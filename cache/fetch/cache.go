@@ -89,10 +89,10 @@ const (
 	leastInFlight, mostInFlight = 8, 32
 	// piece is how much is read at a time, in bytes.
 	piece = 256 << 10
-	// downFor is how long a peer is not asked after a failure, and banFor after it sent wrong
+	// peerDownTime is how long a peer is not asked after a failure, and peerBanTime after it sent wrong
 	// bytes.
-	downFor = 5 * time.Second
-	banFor  = time.Hour
+	peerDownTime = 5 * time.Second
+	peerBanTime  = time.Hour
 )
 
 // ErrClosed is the error of readers when the cache closes.
@@ -235,8 +235,8 @@ func (c *Cache) peers(id string, chunk int) []string {
 	return blob.Route(self, id, chunk, peers, down)
 }
 
-// shun stops asking a peer for some time.
-func (c *Cache) shun(peer string, d time.Duration) {
+// markDown stops asking a peer for some time.
+func (c *Cache) markDown(peer string, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if until := time.Now().Add(d); until.After(c.down[peer]) {

@@ -121,7 +121,7 @@ func (c *Cache) fault(peer string, err error) {
 	}
 	c.o.Metrics.faults.Inc()
 	c.o.Log.Warn("a peer failed; the next one or the origin is asked", "peer", peer, "error", err)
-	c.shun(peer, downFor)
+	c.markDown(peer, peerDownTime)
 }
 
 func (t *transfer) fromPeer(f *flight, peer string, q Question, crc uint32) (uint32, error) {

@@ -75,7 +75,7 @@ func (t *transfer) repair() error {
 		t.c.o.Log.Error("a peer gave wrong bytes and is not asked for an hour", "peer", chunk.From,
 			"object", target.Object.ID, "chunk", n)
 		t.c.o.Metrics.liars.Inc()
-		t.c.shun(chunk.From, banFor)
+		t.c.markDown(chunk.From, peerBanTime)
 		if _, err := t.part.WriteAt(buffer, start); err != nil {
 			return err
 		}

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// saidFor is how long the answers count once some peer has the object, and noneFor how long if
+	// holdersTTL is how long the answers count once some peer has the object, and noHoldersTTL how long if
 	// none has. A peer that has since removed the object refuses the request for a chunk.
-	saidFor, noneFor = time.Minute, 3 * time.Second
-	// sayWithin bounds the request. A peer that does not answer in time is not asked again for
-	// muteFor.
-	sayWithin, muteFor = time.Second, 30 * time.Second
+	holdersTTL, noHoldersTTL = time.Minute, 3 * time.Second
+	// marksTimeout bounds the request. A peer that does not answer in time is not asked again for
+	// unresponsiveTime.
+	marksTimeout, unresponsiveTime = time.Second, 30 * time.Second
 	// mostHolders is how many peers that have the object are asked before the origin.
 	mostHolders = 2
 )
@@ -25,11 +25,11 @@ const (
 // holdings are the whole objects of peers. A node asks all peers before it reads from an origin, so
 // that an object that one node has is not read from the origin again.
 type holdings struct {
-	mu     sync.Mutex
-	at     time.Time
-	by     map[string][]uint64 // marks by peer, sorted
-	mute   map[string]time.Time
-	asking chan struct{} // closed when all have answered; nil when no request is open
+	mu           sync.Mutex
+	at           time.Time
+	by           map[string][]uint64 // marks by peer, sorted
+	unresponsive map[string]time.Time
+	asking       chan struct{} // closed when all have answered; nil when no request is open
 }
 
 // Mark returns a hash of an object's ID, which represents the object in the list of a node's whole
@@ -54,10 +54,10 @@ func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 		return nil
 	}
 	h := &c.held
-	have := h.having(Mark(id), saidFor)
+	have := h.peersWith(Mark(id), holdersTTL)
 	if have == nil {
 		h.mu.Lock()
-		if time.Since(h.at) >= noneFor {
+		if time.Since(h.at) >= noHoldersTTL {
 			if h.asking == nil {
 				h.asking = make(chan struct{})
 				go c.ask(h)
@@ -72,15 +72,15 @@ func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 			h.mu.Lock()
 		}
 		h.mu.Unlock()
-		have = h.having(Mark(id), saidFor)
+		have = h.peersWith(Mark(id), holdersTTL)
 	}
 	have = slices.DeleteFunc(have, c.isDown)
 	have = blob.Owners(id, chunk, have)
 	return have[:min(len(have), mostHolders)]
 }
 
-// having returns the peers that have an object, by answers that are younger than age.
-func (h *holdings) having(mark uint64, age time.Duration) (peers []string) {
+// peersWith returns the peers that have an object, by answers that are younger than age.
+func (h *holdings) peersWith(mark uint64, age time.Duration) (peers []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if time.Since(h.at) >= age {
@@ -102,13 +102,13 @@ func (c *Cache) ask(h *holdings) {
 	var asked sync.WaitGroup
 	for _, peer := range peers {
 		h.mu.Lock()
-		muted := time.Now().Before(h.mute[peer])
+		muted := time.Now().Before(h.unresponsive[peer])
 		h.mu.Unlock()
 		if peer == self || muted || c.isDown(peer) {
 			continue
 		}
 		asked.Go(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), sayWithin)
+			ctx, cancel := context.WithTimeout(context.Background(), marksTimeout)
 			defer cancel()
 			marks, err := c.o.Network.Marks(ctx, peer)
 			if err != nil {
@@ -127,12 +127,12 @@ func (c *Cache) ask(h *holdings) {
 	defer h.mu.Unlock()
 	now := time.Now()
 	h.by, h.at = by, now
-	if h.mute == nil {
-		h.mute = map[string]time.Time{}
+	if h.unresponsive == nil {
+		h.unresponsive = map[string]time.Time{}
 	}
-	maps.DeleteFunc(h.mute, func(_ string, until time.Time) bool { return now.After(until) })
+	maps.DeleteFunc(h.unresponsive, func(_ string, until time.Time) bool { return now.After(until) })
 	for _, peer := range silent {
-		h.mute[peer] = now.Add(muteFor)
+		h.unresponsive[peer] = now.Add(unresponsiveTime)
 	}
 	close(h.asking)
 	h.asking = nil

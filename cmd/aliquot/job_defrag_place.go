@@ -39,7 +39,7 @@ func (d defrag) takes(ctx context.Context, m account.Move, before []account.Move
 		return false, fmt.Errorf("cannot read job %s: %w", a.JobID, err)
 	}
 	tg := job.LookupTaskGroup(a.TaskGroup)
-	if tg == nil || m.To.Holds(a, apart(job, tg)) {
+	if tg == nil || m.To.Holds(a, distinctHosts(job, tg)) {
 		return false, nil
 	}
 	trial := trialOf(job, tg, m.To.ID)
@@ -70,9 +70,9 @@ func trialOf(job *nomad.Job, tg *nomad.TaskGroup, node string) *nomad.Job {
 	return &trial
 }
 
-// apart returns which other allocations must not run on the same node as one of the group, by
+// distinctHosts returns which other allocations must not run on the same node as one of the group, by
 // the job's distinct_hosts constraints: those of the job, those of the group, or none.
-func apart(job *nomad.Job, tg *nomad.TaskGroup) account.Apart {
+func distinctHosts(job *nomad.Job, tg *nomad.TaskGroup) account.DistinctHosts {
 	of := func(list []*nomad.Constraint) bool {
 		for _, c := range list {
 			if c.Operand == nomad.ConstraintDistinctHosts && c.RTarget != "false" {
@@ -83,9 +83,9 @@ func apart(job *nomad.Job, tg *nomad.TaskGroup) account.Apart {
 	}
 	switch {
 	case of(job.Constraints):
-		return account.ApartByJob
+		return account.DistinctByJob
 	case of(tg.Constraints):
-		return account.ApartByGroup
+		return account.DistinctByGroup
 	}
-	return account.Together
+	return account.NotDistinct
 }

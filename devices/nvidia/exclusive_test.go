@@ -219,7 +219,7 @@ func TestAnMPSDaemonOfTheOperator(t *testing.T) {
 	}
 	second := 0
 	for _, e := range events {
-		if e.What == rack.Second {
+		if e.What == rack.SecondDaemon {
 			second++
 		}
 	}

@@ -342,7 +342,7 @@ func TestTwoPluginsOfferOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(log), "started"); n != 2 || strings.Contains(string(log), rack.Second) {
+	if n := strings.Count(string(log), "started"); n != 2 || strings.Contains(string(log), rack.SecondDaemon) {
 		t.Errorf("%d daemons were started, want one and one after the kill:\n%s", n, log)
 	}
 }

@@ -72,7 +72,7 @@ func TestADaemonThatEndsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(log), rack.Second) {
+	if strings.Contains(string(log), rack.SecondDaemon) {
 		t.Errorf("a second daemon was started beside the first:\n%s", log)
 	}
 }

@@ -54,7 +54,7 @@ type loop struct {
 	reading  sync.Mutex
 	found    []share.Found
 	failures int
-	notes    *onceLog
+	logOnce  *onceLog
 	held     bool // the last round found tasks with instances that are no longer offered
 
 	// measuring guards last, the newest reading of load, and pending, a channel that is
@@ -80,7 +80,7 @@ func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake cha
 	return &loop{
 		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
 		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker), taken: &taken{},
-		notes: &onceLog{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
+		logOnce: &onceLog{log: host.Log, logged: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
 
@@ -203,12 +203,12 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	states := map[gpu.ID]State{}
 	if why := l.claim.missing(); why != "" {
 		// Do not converge: the plugin that holds the lock has configured the GPUs.
-		l.notes.once("claim", hclog.Warn, "no devices are offered: "+why)
+		l.logOnce.once("claim", hclog.Warn, "no devices are offered: "+why)
 		for _, o := range plan.Offers {
 			lost[o.ID] = why
 		}
 	} else {
-		l.notes.once("claim", hclog.Debug, "locked the run directory")
+		l.logOnce.once("claim", hclog.Debug, "locked the run directory")
 		maps.Copy(states, l.vendor.Converge(ctx, plan)) // the vendor's own map stays as it is
 	}
 	for id, why := range lost {
@@ -253,14 +253,14 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	switch {
 	case err == nil:
 		l.failures = 0
-		l.notes.cleared("inventory", "GPUs can be read again")
+		l.logOnce.cleared("inventory", "GPUs can be read again")
 		found = l.renumber(keepMissing(l.found, l.switches(found), lost))
 	case errors.Is(err, ErrAbsent) && len(l.found) == 0:
-		l.notes.once("inventory", hclog.Info, "no devices are offered: "+err.Error())
+		l.logOnce.once("inventory", hclog.Info, "no devices are offered: "+err.Error())
 	default:
 		found = l.found
 		l.failures++
-		l.notes.once("inventory", hclog.Warn, "GPUs cannot be read, keeping the known ones: "+err.Error())
+		l.logOnce.once("inventory", hclog.Warn, "GPUs cannot be read, keeping the known ones: "+err.Error())
 		if l.failures >= Patience || errors.Is(err, ErrAbsent) {
 			for _, f := range found {
 				lost[f.ID] = "GPU cannot be read: " + err.Error()
@@ -269,7 +269,7 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	}
 	l.found = found
 	plan := share.NewPlan(found, l.config.Rules)
-	l.notes.plan(plan.Notes)
+	l.logOnce.plan(plan.Notes)
 	l.mu.Lock()
 	l.plan, l.planned = plan, l.planned || err == nil
 	l.mu.Unlock()

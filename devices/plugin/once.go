@@ -8,9 +8,9 @@ import (
 
 // onceLog logs each message for operators once, and again after its text has changed.
 type onceLog struct {
-	log  hclog.Logger
-	last map[string]string // the last text of each topic
-	said map[string]bool   // the notes of the newest plan
+	log    hclog.Logger
+	last   map[string]string // the last text of each topic
+	logged map[string]bool   // the notes of the newest plan
 }
 
 func (n *onceLog) once(topic string, level hclog.Level, text string) {
@@ -37,9 +37,9 @@ func (n *onceLog) plan(list []share.Note) {
 	now := map[string]bool{}
 	for _, note := range list {
 		now[note.Text] = true
-		if !n.said[note.Text] {
+		if !n.logged[note.Text] {
 			n.log.Warn(note.Text)
 		}
 	}
-	n.said = now
+	n.logged = now
 }

@@ -121,7 +121,7 @@ func (f *Fleet) breaks(ctx context.Context, t *testing.T, l *Load, p partition) 
 		}
 	}
 	l.goOn(ctx, t, 10, f.Gateways)
-	if took := time.Since(at); took >= ownership.Hold {
+	if took := time.Since(at); took >= ownership.SlotHold {
 		t.Errorf("cut: %s: some gateway was not served for %v: slots were kept for another one that did not use them", p.what, took)
 	}
 	longest, _ := f.gap(at)

@@ -15,7 +15,7 @@ import (
 
 // groupLimit limits a cgroup to half of a grant and returns how much memory a client in the cgroup
 // gets, when MPS alone would allow the whole grant.
-func (l lab) groupLimit(ctx context.Context) (string, error) {
+func (l testbed) groupLimit(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(10)
 	if err != nil {
 		return "", err

@@ -101,7 +101,7 @@ func run(ctx context.Context, plugin string) error {
 	}
 	fmt.Printf("fingerprint with MPS daemons started: %d ms\n", time.Since(begin).Milliseconds())
 	wrong := check(ctx, running, groups, program, bare.number("sms"))
-	l, err := labOf(running, groups, program, h)
+	l, err := newTestbed(running, groups, program, h)
 	if err != nil {
 		return errors.Join(wrong, err)
 	}

@@ -26,8 +26,8 @@ import (
 // rack assume, and what this machine shows.
 type question struct{ asked, expected, seen string }
 
-// lab is the setup on which the questions are tried: one shared GPU.
-type lab struct {
+// testbed is the setup on which the questions are tried: one shared GPU.
+type testbed struct {
 	plugin  *conformance.Running
 	program string // the CUDA client
 	// binary is the device plugin's program; root is the directory in which it finds NVML.
@@ -40,7 +40,7 @@ type lab struct {
 }
 
 // ask tries all questions, those that stop the daemon last.
-func (l lab) ask(ctx context.Context) []question {
+func (l testbed) ask(ctx context.Context) []question {
 	var out []question
 	for _, q := range []struct {
 		asked, expected string
@@ -79,7 +79,7 @@ func write(w io.Writer, list []question) error {
 	return table.Flush()
 }
 
-func (l lab) server(ctx context.Context) (string, error) {
+func (l testbed) server(ctx context.Context) (string, error) {
 	servers, err := l.control.Servers(ctx)
 	if err != nil || len(servers) == 0 {
 		return "no server", err
@@ -88,13 +88,13 @@ func (l lab) server(ctx context.Context) (string, error) {
 	return string(status), err
 }
 
-func (l lab) computeMode(ctx context.Context) (string, error) {
+func (l testbed) computeMode(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader", "-i",
 		l.uuid).Output()
 	return string(out), err
 }
 
-func (l lab) past(ctx context.Context) (string, error) {
+func (l testbed) past(ctx context.Context) (string, error) {
 	c, err := launch(ctx, l.program, map[string]string{"CUDA_VISIBLE_DEVICES": l.uuid,
 		"CUDA_MPS_PIPE_DIRECTORY": ""}, 0)
 	if err != nil {
@@ -104,13 +104,13 @@ func (l lab) past(ctx context.Context) (string, error) {
 }
 
 // reserved reserves n slices and returns the environment of the grant.
-func (l lab) reserved(n int) (result, map[string]string, error) {
+func (l testbed) reserved(n int) (result, map[string]string, error) {
 	var r result
 	env, err := r.reserve(l.plugin, l.ids[:min(n, len(l.ids))])
 	return r, env, err
 }
 
-func (l lab) ordinal(ctx context.Context) (string, error) {
+func (l testbed) ordinal(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(5)
 	if err != nil {
 		return "", err
@@ -126,7 +126,7 @@ func (l lab) ordinal(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d device, %s", c.number("devices"), kind), err
 }
 
-func (l lab) otherShm(ctx context.Context) (string, error) {
+func (l testbed) otherShm(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(5)
 	if err != nil {
 		return "", err
@@ -146,7 +146,7 @@ func (l lab) otherShm(ctx context.Context) (string, error) {
 	return "", err
 }
 
-func (l lab) overhead(ctx context.Context) (string, error) {
+func (l testbed) overhead(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(5)
 	if err != nil {
 		return "", err
@@ -161,7 +161,7 @@ func (l lab) overhead(ctx context.Context) (string, error) {
 }
 
 // busy runs two clients that keep the GPU busy and returns the plugin's statistics of their tasks.
-func (l lab) busy(ctx context.Context) (string, error) {
+func (l testbed) busy(ctx context.Context) (string, error) {
 	if len(l.ids) < 16 {
 		return "", errors.New("too few slices for two clients")
 	}
@@ -199,7 +199,7 @@ func (l lab) busy(ctx context.Context) (string, error) {
 	return seen, nil
 }
 
-func (l lab) busyOf(r *device.StatsResponse, id string) string {
+func (l testbed) busyOf(r *device.StatsResponse, id string) string {
 	for _, g := range r.Groups {
 		s := g.InstanceStats[id]
 		if s == nil || s.Stats == nil {
@@ -213,7 +213,7 @@ func (l lab) busyOf(r *device.StatsResponse, id string) string {
 }
 
 // growth measures how the log grows while the plugin only monitors.
-func (l lab) growth(ctx context.Context) (string, error) {
+func (l testbed) growth(ctx context.Context) (string, error) {
 	size := func() int64 {
 		st, err := os.Stat(filepath.Join(l.control.Log, "control.log"))
 		if err != nil {
@@ -231,7 +231,7 @@ func (l lab) growth(ctx context.Context) (string, error) {
 }
 
 // otherUser sends a command to the daemon as nobody, like a task that does not run as root.
-func (l lab) otherUser(ctx context.Context) (string, error) {
+func (l testbed) otherUser(ctx context.Context) (string, error) {
 	if os.Geteuid() != 0 {
 		return "", errors.New("this check does not run as root")
 	}
@@ -258,7 +258,7 @@ func (l lab) otherUser(ctx context.Context) (string, error) {
 	return fmt.Sprintf("ask %s, quit no: the daemon runs on (%s)", asked, said), l.serves(ctx)
 }
 
-func (l lab) survives(ctx context.Context) (string, error) {
+func (l testbed) survives(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(5)
 	if err != nil {
 		return "", err
@@ -302,7 +302,7 @@ func (l lab) survives(ctx context.Context) (string, error) {
 func state(alive bool) string { return map[bool]string{true: "lives", false: "ended"}[alive] }
 
 // serves waits until the plugin has a daemon with an ACTIVE server.
-func (l lab) serves(ctx context.Context) error {
+func (l testbed) serves(ctx context.Context) error {
 	return l.await(ctx, func() bool {
 		text, err := l.server(ctx)
 		return err == nil && text == string(mps.Active)
@@ -310,7 +310,7 @@ func (l lab) serves(ctx context.Context) error {
 }
 
 // await waits up to fifteen seconds for a condition.
-func (l lab) await(ctx context.Context, ok func() bool) error {
+func (l testbed) await(ctx context.Context, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -325,13 +325,13 @@ func (l lab) await(ctx context.Context, ok func() bool) error {
 	return nil
 }
 
-// labOf returns a lab on the first healthy shared group.
-func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program string, h host) (lab, error) {
+// newTestbed returns a testbed on the first healthy shared group.
+func newTestbed(plugin *conformance.Running, groups []*device.DeviceGroup, program string, h host) (testbed, error) {
 	for _, g := range groups {
 		if !g.Devices[0].Healthy || len(g.Devices) < 2 {
 			continue
 		}
-		l := lab{plugin: plugin, program: program, binary: h.plugin, root: cmp.Or(h.root, "/"),
+		l := testbed{plugin: plugin, program: program, binary: h.plugin, root: cmp.Or(h.root, "/"),
 			logTime: 30 * time.Second}
 		for _, d := range g.Devices {
 			l.ids = append(l.ids, d.ID)
@@ -344,7 +344,7 @@ func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program st
 		l.control = mps.Control{Program: mps.Program, Pipe: filepath.Join(dir, "pipe"), Log: filepath.Join(dir, "log")}
 		return l, nil
 	}
-	return lab{}, errors.New("no shared GPU is healthy")
+	return testbed{}, errors.New("no shared GPU is healthy")
 }
 
 // number returns the number of the slice in an instance ID, "<GPU>::03of20".

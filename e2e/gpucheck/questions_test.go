@@ -108,7 +108,7 @@ func TestTheRackAnswersAsExpected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := labOf(running, groups, os.Args[0], h)
+	l, err := newTestbed(running, groups, os.Args[0], h)
 	if err != nil {
 		t.Fatal(err)
 	}

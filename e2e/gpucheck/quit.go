@@ -13,7 +13,7 @@ import (
 
 // waitingQuit tells the daemon to quit while it has a client, and returns what the daemon does
 // until the client has exited.
-func (l lab) waitingQuit(ctx context.Context) (string, error) {
+func (l testbed) waitingQuit(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(5)
 	if err != nil {
 		return "", err

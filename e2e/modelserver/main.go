@@ -79,7 +79,7 @@ func usual() options {
 
 func parse(name string, args []string) (options, error) {
 	if name == asVLLM || name == asTriton {
-		return guise(name, args, usual())
+		return emulate(name, args, usual())
 	}
 	var o options
 	port := os.Getenv("NOMAD_PORT_http")

@@ -33,7 +33,7 @@ func (s *server) enter(w http.ResponseWriter) (*state, int) {
 		refuse(w, http.StatusServiceUnavailable, "server_error", errors.New(reason))
 		return nil, http.StatusServiceUnavailable
 	}
-	if err := s.bed.use(); err != nil {
+	if err := s.sleepMode.use(); err != nil {
 		refuse(w, http.StatusInternalServerError, "server_error", err)
 		return nil, http.StatusInternalServerError
 	}

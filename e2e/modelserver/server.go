@@ -14,12 +14,12 @@ import (
 )
 
 type server struct {
-	model   string
-	options options
-	state   atomic.Pointer[state]
-	metrics metrics
-	bed     bed
-	saver   saver
+	model     string
+	options   options
+	state     atomic.Pointer[state]
+	metrics   metrics
+	sleepMode sleepMode
+	saver     saver
 }
 
 // state is the server's current state. Fields are nil while the server loads.

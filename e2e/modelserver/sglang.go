@@ -33,7 +33,7 @@ func (v *saver) used() {
 func (s *server) memorySaver(mux *http.ServeMux) {
 	answer := func(pattern string, what func(w http.ResponseWriter, body map[string]any)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if s.bed.dead.Load() {
+			if s.sleepMode.dead.Load() {
 				refuse(w, http.StatusInternalServerError, "server_error", errDead)
 				return
 			}
@@ -77,7 +77,7 @@ func (s *server) updateVersion(w http.ResponseWriter, body map[string]any) {
 		return
 	}
 	if abort, said := body["abort_all_requests"].(bool); !said || abort {
-		s.bed.dead.Store(true) // affects requests just as badly here
+		s.sleepMode.dead.Store(true) // affects requests just as badly here
 	}
 	s.saver.version = version
 	reply(w, http.StatusOK, map[string]any{"success": true, "new_version": version})
@@ -100,12 +100,12 @@ func (s *server) release(w http.ResponseWriter, body map[string]any) {
 		busy = o.running+o.waiting > 0
 	}
 	if busy || s.saver.released {
-		s.bed.dead.Store(true)
+		s.sleepMode.dead.Store(true)
 		refuse(w, http.StatusInternalServerError, "server_error", errDead)
 		return
 	}
 	s.saver.released = true
-	s.bed.sleeping.Store(true)
+	s.sleepMode.sleeping.Store(true)
 	if err := s.keep(asleepKeeps); err != nil {
 		refuse(w, http.StatusInternalServerError, "server_error", err)
 	}
@@ -117,7 +117,7 @@ func (s *server) resume(w http.ResponseWriter, body map[string]any) {
 		return
 	}
 	if !s.saver.released {
-		s.bed.dead.Store(true)
+		s.sleepMode.dead.Store(true)
 		refuse(w, http.StatusInternalServerError, "server_error", errDead)
 		return
 	}
@@ -126,5 +126,5 @@ func (s *server) resume(w http.ResponseWriter, body map[string]any) {
 		return
 	}
 	s.saver.released, s.saver.noise = false, !s.options.backup
-	s.bed.sleeping.Store(false)
+	s.sleepMode.sleeping.Store(false)
 }

@@ -7,10 +7,10 @@ import (
 	"sync/atomic"
 )
 
-// bed is the sleep mode of a server, with vLLM's observed failures: a request to a sleeping server
+// sleepMode is the sleep mode of a server, with vLLM's observed failures: a request to a sleeping server
 // crashes the engine. So does putting a working server to sleep, although that is answered with
 // 200.
-type bed struct {
+type sleepMode struct {
 	sleeping atomic.Bool
 	dead     atomic.Bool
 	memory   sync.Mutex // guards GPU memory, which one sleep or wake request changes at a time
@@ -19,7 +19,7 @@ type bed struct {
 var errDead = errors.New("the engine is dead")
 
 // use must be called for every request.
-func (b *bed) use() error {
+func (b *sleepMode) use() error {
 	if b.sleeping.Load() {
 		b.dead.Store(true)
 	}
@@ -36,11 +36,11 @@ const asleepKeeps = 8
 // keep reduces GPU memory to 1/parts; 1 takes all of it again. The engine exits if there is not
 // enough memory.
 func (s *server) keep(parts int) error {
-	s.bed.memory.Lock()
-	defer s.bed.memory.Unlock()
+	s.sleepMode.memory.Lock()
+	defer s.sleepMode.memory.Unlock()
 	err := s.state.Load().hw.Keep(parts)
 	if err != nil {
-		s.bed.dead.Store(true)
+		s.sleepMode.dead.Store(true)
 	}
 	return err
 }
@@ -52,10 +52,10 @@ func (s *server) sleep(w http.ResponseWriter, r *http.Request) {
 	}
 	if b := s.state.Load().backend; b != nil {
 		if o := b.occupancy(); o.running+o.waiting > 0 {
-			s.bed.dead.Store(true)
+			s.sleepMode.dead.Store(true)
 		}
 	}
-	s.bed.sleeping.Store(true)
+	s.sleepMode.sleeping.Store(true)
 	if err := s.keep(asleepKeeps); err != nil {
 		refuse(w, http.StatusInternalServerError, "server_error", err)
 	}
@@ -69,13 +69,13 @@ func (s *server) wakeUp(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusInternalServerError, "server_error", err)
 		return
 	}
-	s.bed.sleeping.Store(false)
+	s.sleepMode.sleeping.Store(false)
 }
 
 func (s *server) isSleeping(w http.ResponseWriter, _ *http.Request) {
-	if s.bed.dead.Load() {
+	if s.sleepMode.dead.Load() {
 		refuse(w, http.StatusInternalServerError, "server_error", errDead)
 		return
 	}
-	reply(w, http.StatusOK, map[string]bool{"is_sleeping": s.bed.sleeping.Load()})
+	reply(w, http.StatusOK, map[string]bool{"is_sleeping": s.sleepMode.sleeping.Load()})
 }

@@ -140,7 +140,7 @@ func (g *sleepy) ask() string {
 func (g *sleepy) alive() {
 	g.t.Helper()
 	for _, r := range g.replicas {
-		if r.server.bed.dead.Load() {
+		if r.server.sleepMode.dead.Load() {
 			g.t.Errorf("%s was sent what kills it", r.class)
 		}
 	}
@@ -212,12 +212,12 @@ func TestAnotherReplicaIsWoken(t *testing.T) {
 	for name, harm := range map[string]func(*sleeper){
 		"fails": func(s *sleeper) { s.fails.Store(true) },
 		"died":  func(s *sleeper) { s.Close() },
-		"dead":  func(s *sleeper) { s.server.bed.dead.Store(true) },
+		"dead":  func(s *sleeper) { s.server.sleepMode.dead.Store(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			fast, slow := newSleeper(t, "h100", true, nil), newSleeper(t, "a100", true, nil)
-			fast.server.bed.sleeping.Store(true)
-			slow.server.bed.sleeping.Store(true)
+			fast.server.sleepMode.sleeping.Store(true)
+			slow.server.sleepMode.sleeping.Store(true)
 			g := inFrontOf(t, fast, slow)
 			g.await("both sleep, as they did before the gateway came", all("asleep", "h100", "a100"))
 			harm(fast)
@@ -225,7 +225,7 @@ func TestAnotherReplicaIsWoken(t *testing.T) {
 				t.Errorf("%s; the other one was woken %d times", got, slow.wakes.Load())
 			}
 			g.await("it is left alone", func(_ int, s map[string]string) bool { return s["h100"] == "away" && s["a100"] == "" })
-			if slow.server.bed.dead.Load() {
+			if slow.server.sleepMode.dead.Load() {
 				t.Error("the other one was sent what kills it")
 			}
 		})
@@ -266,7 +266,7 @@ func TestWhoDoesNotSleep(t *testing.T) {
 // wake-up before it sends a request, because the weights may be missing.
 func TestAHalfWokenReplicaIsWokenAgain(t *testing.T) {
 	only := newSleeper(t, "h100", true, nil)
-	only.server.bed.sleeping.Store(true)
+	only.server.sleepMode.sleeping.Store(true)
 	only.halves.Store(true)
 	g := inFrontOf(t, only)
 	g.await("it sleeps", all("asleep", "h100"))

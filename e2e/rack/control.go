@@ -14,8 +14,8 @@ import (
 // exited. A server without clients is not affected.
 func Fault(serverPID int) error { return syscall.Kill(serverPID, syscall.SIGUSR1) }
 
-// Second is the event of a daemon that starts on a GPU that already has a daemon.
-const Second = "second"
+// SecondDaemon is the event of a daemon that starts on a GPU that already has a daemon.
+const SecondDaemon = "second"
 
 // DaemonEvent is one line of the rack's log of MPS control daemons.
 type DaemonEvent struct {

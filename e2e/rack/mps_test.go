@@ -178,7 +178,7 @@ func TestSecondDaemonIsRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := slices.IndexFunc(starts, func(s rack.DaemonEvent) bool { return s.What == rack.Second && s.Pipe == other.pipe }); got < 0 {
+	if got := slices.IndexFunc(starts, func(s rack.DaemonEvent) bool { return s.What == rack.SecondDaemon && s.Pipe == other.pipe }); got < 0 {
 		t.Fatalf("no record of the second daemon: %+v", starts)
 	}
 }

@@ -55,20 +55,20 @@ type Pass struct {
 	ticket   dispatch.Ticket
 	ready    chan struct{}
 	evicted  bool
-	holder   holder // notified instead of a goroutine; nil if a goroutine waits
-	seat     *seat  // in a Shared
-	tokens   int    // tokens that the series counts
+	holder   holder   // notified instead of a goroutine; nil if a goroutine waits
+	carried  *carried // in a Shared
+	tokens   int      // tokens that the series counts
 	waited   time.Duration
 }
 
 // holder is notified, under the lock, when its pass gets a replica or is evicted.
 type holder interface {
-	told(p *Pass, now time.Time)
+	decided(p *Pass, now time.Time)
 }
 
 // Waited returns how long the request was in the queue before it got its current slot.
 func (p *Pass) Waited() time.Duration {
-	if p.seat != nil {
+	if p.carried != nil {
 		return p.waited
 	}
 	return p.ticket.Waited()
@@ -150,7 +150,7 @@ func (l *Line) evict(now time.Time) {
 		other := t.Value.(*Pass)
 		other.evicted = true
 		if other.holder != nil {
-			other.holder.told(other, now)
+			other.holder.decided(other, now)
 			continue
 		}
 		l.series.queued(now, other.counted().less())
@@ -301,7 +301,7 @@ func (l *Line) pump(now time.Time) (woken bool) {
 		r, _ := t.Replica()
 		p.Endpoint = l.endpoints[r.ID]
 		if p.holder != nil {
-			p.holder.told(p, now)
+			p.holder.decided(p, now)
 			continue
 		}
 		l.series.queued(now, p.counted().less())

@@ -164,7 +164,7 @@ func (w *world) run(d time.Duration, load int, faults []fault, often int) {
 		may := 0
 		for _, n := range w.nodes {
 			n.shared.mu.Lock()
-			if n.alive && n.shared.owned.May(time.Now()) {
+			if n.alive && n.shared.owned.MayGrant(time.Now()) {
 				may++
 			}
 			n.shared.mu.Unlock()

@@ -23,24 +23,24 @@ func (s *Shared) Set(replicas []Replica) {
 type phase int
 
 const (
-	// keeping: it reuses the slots that it held when it lost the owner. No other gateway may use
+	// reusing: it reuses the slots that it held when it lost the owner. No other gateway may use
 	// them.
-	keeping phase = iota
-	// parting: it gives up the slots beyond its part, which others are about to use.
-	parting
-	// parted: it uses its part.
-	parted
+	reusing phase = iota
+	// shrinking: it gives up the slots beyond its part, which others are about to use.
+	shrinking
+	// divided: it uses its part.
+	divided
 )
 
 // phaseAt returns the phase of a gateway that has had no owner for this time.
 func phaseAt(since time.Duration) phase {
 	switch {
-	case since >= ownership.Settle:
-		return parted
-	case since >= ownership.Settle/2:
-		return parting
+	case since >= ownership.GracePeriod:
+		return divided
+	case since >= ownership.GracePeriod/2:
+		return shrinking
 	}
-	return keeping
+	return reusing
 }
 
 // applied is the input from which the queue's replicas were computed.
@@ -71,11 +71,11 @@ func (s *Shared) apply(now time.Time) {
 		case ownership.Apart:
 			use := ownership.Part(r.ID, slots, s.self, gateways)
 			switch {
-			case s.phase == parting && !s.split:
+			case s.phase == shrinking && !s.split:
 				use = min(use, s.kept[r.ID])
-			case s.phase == keeping && !s.split:
+			case s.phase == reusing && !s.split:
 				use = s.kept[r.ID]
-			case s.phase != parted:
+			case s.phase != divided:
 				use = 0
 			}
 			r.Withheld = slots - use
@@ -120,7 +120,7 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 	all = append(all, s.self)
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Gone || p.Link == ownership.Silent && !p.Registered &&
-			now.Sub(p.Heard) >= ownership.Hold {
+			now.Sub(p.Heard) >= ownership.SlotHold {
 			continue
 		}
 		all = append(all, p.ID)

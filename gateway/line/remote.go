@@ -17,14 +17,14 @@ type peerState struct {
 	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*remote
 	// had is the number of slots that it held, by replica, when this gateway last decided.
-	had    map[string]int
-	hadAt  time.Time
-	load   talk.Load         // the last Load that it sent
-	shown  map[string]amount // the part of load that the series counts, by class
-	queued amount
-	spoke  time.Time // when a record of it last arrived
-	acked  time.Time // when the last heartbeat was sent that it has confirmed
-	report uint64    // number of its report that remotes are from
+	had        map[string]int
+	hadAt      time.Time
+	load       talk.Load         // the last Load that it sent
+	shown      map[string]amount // the part of load that the series counts, by class
+	queued     amount
+	lastRecord time.Time // when a record of it last arrived
+	acked      time.Time // when the last heartbeat was sent that it has confirmed
+	report     uint64    // number of its report that remotes are from
 	// claim is the number of the last Claimed that was sent to it. answered reports whether its
 	// report has begun since: earlier records answer an earlier claim, and may be from before this
 	// process was stopped.
@@ -41,12 +41,12 @@ type peerState struct {
 // remote is a request that another gateway carries, in the owner's queue.
 type remote struct {
 	Pass
-	of      *Shared
-	from    ownership.ID
-	id      uint64
-	present bool // it is in the queue or holds a slot
-	granted time.Time
-	strange bool // the queue has no placement for it
+	of          *Shared
+	from        ownership.ID
+	id          uint64
+	present     bool // it is in the queue or holds a slot
+	granted     time.Time
+	unplaceable bool // the queue has no placement for it
 }
 
 func (s *Shared) peerState(of ownership.ID) *peerState {
@@ -58,8 +58,8 @@ func (s *Shared) peerState(of ownership.ID) *peerState {
 	return b
 }
 
-// told handles the queue's decision about a remote request. The caller holds the lock.
-func (g *remote) told(p *Pass, now time.Time) {
+// decided handles the queue's decision about a remote request. The caller holds the lock.
+func (g *remote) decided(p *Pass, now time.Time) {
 	if p.evicted {
 		g.present = false
 		delete(g.of.peerState(g.from).remotes, g.id)
@@ -83,8 +83,8 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 		return
 	}
 	g := s.newRemote(from, r)
-	g.ticket.Placement, g.strange = placement, !ok
-	if r.Kind == talk.Seat {
+	g.ticket.Placement, g.unplaceable = placement, !ok
+	if r.Kind == talk.Entry {
 		s.placeRemote(g, r, now)
 		return
 	}
@@ -100,7 +100,7 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 // refuse tells a gateway that its request is refused.
 func (s *Shared) refuse(to ownership.ID, id uint64, why dispatch.Refusal, after time.Duration) {
 	r := s.answer(to, talk.Refused, id)
-	r.Why, r.After = why, after
+	r.Refusal, r.After = why, after
 	s.send(to, r)
 }
 
@@ -149,7 +149,7 @@ func (s *Shared) marks(t *dispatch.Ticket, r *talk.Record, now time.Time) {
 	if r.Tokens > 0 {
 		s.queue.Progress(t, r.Tokens, now)
 	}
-	if r.Told {
+	if r.HasUsage {
 		s.queue.Settle(t, r.Prompt, r.Cached, r.Output)
 	}
 }
@@ -186,19 +186,19 @@ func (s *Shared) dropWaiting(b *peerState, now time.Time) {
 	}
 }
 
-// untakenAfter is how long a gateway must have been silent. It notices up to two heartbeats later
+// revokeAfter is how long a gateway must have been silent. It notices up to two heartbeats later
 // than this gateway that they do not hear each other.
-const untakenAfter = ownership.Silence + 2*ownership.Beat
+const revokeAfter = ownership.PeerTimeout + 2*ownership.HeartbeatInterval
 
-// untaken takes back grants that a silent gateway may not have received. It has been silent for so
+// revokeGrants takes back grants that a silent gateway may not have received. It has been silent for so
 // long that it discards them when it continues. A gateway that was heard may not have received
 // anything itself: a grant has certainly arrived if the gateway confirmed a later heartbeat, or
 // reported that it carries the request.
-func (s *Shared) untaken(b *peerState, now time.Time) {
+func (s *Shared) revokeGrants(b *peerState, now time.Time) {
 	var unknown []*remote
-	said := map[string]int{}
+	reported := map[string]int{}
 	for _, h := range b.load.Replicas {
-		said[h.Replica] = h.Count
+		reported[h.Replica] = h.Count
 	}
 	for _, g := range b.remotes {
 		switch {
@@ -206,12 +206,12 @@ func (s *Shared) untaken(b *peerState, now time.Time) {
 		case g.granted.After(b.acked):
 			unknown = append(unknown, g)
 		default:
-			said[g.Endpoint.ID]--
+			reported[g.Endpoint.ID]--
 		}
 	}
 	slices.SortFunc(unknown, func(a, b *remote) int { return a.granted.Compare(b.granted) })
 	for _, g := range unknown {
-		if said[g.Endpoint.ID]--; said[g.Endpoint.ID] < 0 || g.granted.After(b.spoke) {
+		if reported[g.Endpoint.ID]--; reported[g.Endpoint.ID] < 0 || g.granted.After(b.lastRecord) {
 			s.dropRemote(g, now)
 		}
 	}
@@ -258,7 +258,7 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 		s.dropRemote(g, now)
 	case r.Kind == talk.Mark:
 		s.marks(&g.ticket, r, now)
-	case r.Kind == talk.Again && g.strange:
+	case r.Kind == talk.Again && g.unplaceable:
 		s.dropRemote(g, now)
 		s.refuse(from, r.ID, dispatch.NoSuchClass, 0)
 	case r.Kind == talk.Again && !g.present:
@@ -284,7 +284,7 @@ func (s *Shared) Loads() talk.Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens, Config: s.config}
-	l.Charges, l.Tallied = s.tally(time.Now())
+	l.Charges, l.AllCharges = s.tally(time.Now())
 	if role, epoch, _ := s.owned.Role(); role == ownership.Member {
 		l.Follows = epoch
 	}
@@ -301,9 +301,9 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.peerState(from)
-	b.spoke = now
+	b.lastRecord = now
 	s.show(b, load, now)
-	if load.Tallied {
+	if load.AllCharges {
 		s.charged(from, load.Charges)
 	}
 }
@@ -339,7 +339,7 @@ func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
 		return
 	}
 	carries := map[string]int{}
-	if now.Sub(b.hadAt) < ownership.Hold {
+	if now.Sub(b.hadAt) < ownership.SlotHold {
 		maps.Copy(carries, b.had)
 	}
 	for _, h := range b.load.Replicas {
@@ -361,12 +361,12 @@ func (s *Shared) report() []talk.Record {
 	s.reports++
 	out := []talk.Record{{Kind: talk.Begin, Service: s.name, Epoch: epoch, ID: s.claim, Report: s.reports}}
 	for _, id := range s.inOrder() {
-		out = append(out, s.seats[id].record(talk.Seat))
+		out = append(out, s.carried[id].record(talk.Entry))
 	}
 	return append(out, talk.Record{Kind: talk.End, Service: s.name, Epoch: epoch})
 }
 
 // inOrder returns the IDs of this gateway's requests in order of arrival.
 func (s *Shared) inOrder() []uint64 {
-	return slices.Sorted(maps.Keys(s.seats))
+	return slices.Sorted(maps.Keys(s.carried))
 }

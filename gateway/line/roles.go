@@ -77,10 +77,10 @@ func (s *Shared) wakeUp(now time.Time) {
 		return
 	}
 	before, _, _ := s.owned.Role()
-	s.owned.Woke(now)
+	s.owned.Resumed(now)
 	s.changed(before, now)
 	clear(s.kept)
-	s.phase, s.applied = keeping, applied{}
+	s.phase, s.applied = reusing, applied{}
 	s.apply(now)
 	s.looked = now
 }
@@ -91,9 +91,9 @@ func (s *Shared) follow(owner ownership.ID, now time.Time) {
 		s.empty(b, now)
 		b.reported = false
 	}
-	for _, t := range s.seats {
-		if t.queued && !s.queue.Withdraw(&t.inner.ticket) {
-			s.queue.Finish(&t.inner.ticket, dispatch.Neutral, 0, now)
+	for _, t := range s.carried {
+		if t.queued && !s.queue.Withdraw(&t.local.ticket) {
+			s.queue.Finish(&t.local.ticket, dispatch.Neutral, 0, now)
 		}
 		t.queued = false
 	}
@@ -133,7 +133,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 			b.reported = false
 		}
 		s.keep(before)
-		s.phase, s.among, s.split = keeping, nil, !s.heardByAll()
+		s.phase, s.among, s.split = reusing, nil, !s.heardByAll()
 	}
 	s.apply(now) // before requests are assigned to the replicas
 	if before == ownership.Member {
@@ -153,7 +153,7 @@ func (s *Shared) keep(before ownership.Role) {
 			known = p.Acked
 		}
 	}
-	for _, t := range s.seats {
+	for _, t := range s.carried {
 		if e := t.pass.Endpoint; e != nil && (before != ownership.Member || t.started.Before(known)) {
 			s.kept[e.ID]++
 		}
@@ -163,23 +163,23 @@ func (s *Shared) keep(before ownership.Role) {
 // takeBack puts all requests of this gateway into its own queue.
 func (s *Shared) takeBack(now time.Time) {
 	for _, id := range s.inOrder() {
-		t := s.seats[id]
+		t := s.carried[id]
 		if t.pass.Endpoint == nil {
 			s.restore(t)
 			continue
 		}
-		t.inner = Pass{holder: t, Endpoint: t.pass.Endpoint, ticket: dispatch.Ticket{Request: t.request,
-			Value: &t.inner}}
-		if t.queued = s.queue.Adopt(&t.inner.ticket, t.pass.Endpoint.ID, t.arrived, t.started, now); t.queued {
+		t.local = Pass{holder: t, Endpoint: t.pass.Endpoint, ticket: dispatch.Ticket{Request: t.request,
+			Value: &t.local}}
+		if t.queued = s.queue.Adopt(&t.local.ticket, t.pass.Endpoint.ID, t.arrived, t.started, now); t.queued {
 			r := t.record(talk.Mark)
-			s.marks(&t.inner.ticket, &r, now)
+			s.marks(&t.local.ticket, &r, now)
 		}
 	}
 }
 
-func (s *Shared) restore(t *seat) {
-	t.inner = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.inner}}
-	s.queue.Restore(&t.inner.ticket, t.arrived)
+func (s *Shared) restore(t *carried) {
+	t.local = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.local}}
+	s.queue.Restore(&t.local.ticket, t.arrived)
 	t.queued = true
 }
 
@@ -187,13 +187,13 @@ func (s *Shared) restore(t *seat) {
 func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	owner, _ := s.owned.Owner()
-	t := s.seats[r.ID]
+	t := s.carried[r.ID]
 	if role != ownership.Member || owner != from || epoch != r.Epoch || s.reports != r.Report || t == nil ||
 		t.pass.Endpoint != nil {
 		return
 	}
 	if r.Kind == talk.Refused {
-		t.refuse(&Refused{r.Why, r.After}, now)
+		t.refuse(&Refused{r.Refusal, r.After}, now)
 		return
 	}
 	t.granted(s.endpoint(r), now)
@@ -207,7 +207,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 		return
 	}
 	b := s.peerState(from)
-	b.spoke = now
+	b.lastRecord = now
 	if r.Kind == talk.Begin {
 		b.answered = r.ID == b.claim
 	}
@@ -223,7 +223,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 			s.apply(now)
 		}
 		s.step(now)
-	case talk.Enter, talk.Seat:
+	case talk.Enter, talk.Entry:
 		s.enter(from, r, now)
 	case talk.Lost:
 		s.greet(from)
@@ -267,7 +267,7 @@ func (s *Shared) Saw(r ownership.Record) {
 
 func (s *Shared) saw(r ownership.Record, now time.Time) {
 	before, was, _ := s.owned.Role()
-	s.owned.Saw(r, now)
+	s.owned.Observe(r, now)
 	if _, epoch, _ := s.owned.Role(); epoch != was {
 		s.promise(r.Owner)
 	}
@@ -337,11 +337,11 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	s.apply(now)
 	s.pump(now)
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {
-		if s.owned.Pledges() {
+		if s.owned.AwaitsPromises() {
 			s.promise(s.self)
 		}
 		// The owner may not have noticed that this gateway did not hear it for a while.
-		if owner := s.owned.Named(); owner != "" && owner != s.self {
+		if owner := s.owned.RecordedOwner(); owner != "" && owner != s.self {
 			s.send(owner, talk.Record{Kind: talk.Lost, Service: s.name})
 		}
 	}
@@ -363,7 +363,7 @@ func (s *Shared) step(now time.Time) (claim bool) {
 	switch action {
 	case ownership.Claim:
 		claim = true
-	case ownership.Gather:
+	case ownership.Announce:
 		for _, p := range s.view.Peers {
 			s.sendClaim(p.ID, epoch)
 		}
@@ -405,10 +405,10 @@ func (s *Shared) sweep(now time.Time) {
 			s.dropWaiting(b, now)
 			b.reported = false
 		}
-		if p.Link == ownership.Silent && now.Sub(p.Heard) >= untakenAfter && now.Sub(b.spoke) >= untakenAfter {
-			s.untaken(b, now)
+		if p.Link == ownership.Silent && now.Sub(p.Heard) >= revokeAfter && now.Sub(b.lastRecord) >= revokeAfter {
+			s.revokeGrants(b, now)
 		}
-		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(p.Heard) < ownership.Hold) {
+		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(p.Heard) < ownership.SlotHold) {
 			continue
 		}
 		s.empty(b, now)
@@ -459,7 +459,7 @@ func (s *Shared) Detach() {
 	before, _, _ := s.owned.Role()
 	s.owned, s.view = ownership.New(s.name, s.self, now), ownership.View{}
 	s.changed(before, now)
-	s.phase = parted
+	s.phase = divided
 	s.apply(now)
 	s.pump(now)
 }

@@ -26,7 +26,7 @@ type Shared struct {
 	owned *ownership.Service
 	send  func(to ownership.ID, r talk.Record)
 
-	seats      map[uint64]*seat // the requests that this gateway carries
+	carried    map[uint64]*carried // the requests that this gateway carries
 	next       uint64
 	queued     amount
 	active     map[string]*held // those with a slot, by replica
@@ -63,12 +63,12 @@ type held struct {
 	amount amount
 }
 
-// seat is a request that this gateway carries, in a Shared.
-type seat struct {
+// carried is a request that this gateway carries, in a Shared.
+type carried struct {
 	of      *Shared
 	id      uint64
 	pass    *Pass
-	inner   Pass // its place in the queue, while this gateway decides
+	local   Pass // its place in the queue, while this gateway decides
 	queued  bool // inner is in the queue or holds a slot
 	request dispatch.Request
 	arrived time.Time
@@ -88,7 +88,7 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 	now := time.Now()
 	s := &Shared{
 		Line: New(o), name: name, self: self, owned: ownership.New(name, self, now), send: send,
-		seats: map[uint64]*seat{}, active: map[string]*held{},
+		carried: map[uint64]*carried{}, active: map[string]*held{},
 		peerStates: map[ownership.ID]*peerState{}, kept: map[string]int{},
 	}
 	s.looked, s.config = now, fingerprint(o.Policy)
@@ -115,7 +115,7 @@ func (s *Shared) mayGrant(now time.Time) bool {
 	}
 	switch role, _, _ := s.owned.Role(); role {
 	case ownership.Owner:
-		return s.owned.May(now)
+		return s.owned.MayGrant(now)
 	case ownership.Gathering:
 		return false
 	}
@@ -132,8 +132,8 @@ func (s *Shared) decides() bool {
 func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	now := time.Now()
 	*p = Pass{}
-	t := &seat{of: s, pass: p, request: r, arrived: now, asked: now}
-	p.seat = t
+	t := &carried{of: s, pass: p, request: r, arrived: now, asked: now}
+	p.carried = t
 	s.mu.Lock()
 	if refused := s.place(t, now); refused != nil {
 		s.mu.Unlock()
@@ -141,22 +141,22 @@ func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	}
 	s.next++
 	t.id = s.next
-	s.seats[t.id] = t
+	s.carried[t.id] = t
 	s.wait(t, now)
 	if !s.decides() {
 		s.ask(t, talk.Enter)
 	}
 	s.evict(now)
-	return s.stand(ctx, t, now)
+	return s.awaitSlot(ctx, t, now)
 }
 
 // place puts a new request into the queue, if this gateway decides.
-func (s *Shared) place(t *seat, now time.Time) error {
+func (s *Shared) place(t *carried, now time.Time) error {
 	if !s.decides() {
 		return nil
 	}
-	t.inner = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.inner}}
-	if why, after := s.queue.Submit(&t.inner.ticket, now); why != dispatch.Accepted {
+	t.local = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.local}}
+	if why, after := s.queue.Submit(&t.local.ticket, now); why != dispatch.Accepted {
 		return &Refused{why, after}
 	}
 	t.queued = true
@@ -164,7 +164,7 @@ func (s *Shared) place(t *seat, now time.Time) error {
 }
 
 // ask sends a record about a request to the owner, if that is another gateway.
-func (s *Shared) ask(t *seat, kind talk.Kind) {
+func (s *Shared) ask(t *carried, kind talk.Kind) {
 	owner, known := s.owned.Owner()
 	if !known || owner == s.self {
 		return
@@ -174,11 +174,11 @@ func (s *Shared) ask(t *seat, kind talk.Kind) {
 }
 
 // record returns a record about a request for the owner.
-func (t *seat) record(kind talk.Kind) talk.Record {
+func (t *carried) record(kind talk.Kind) talk.Record {
 	_, epoch, _ := t.of.owned.Role()
 	r := talk.Record{Kind: kind, Service: t.of.name, Epoch: epoch, ID: t.id, Began: t.began, Tokens: t.tokens,
-		Told: t.settled, Prompt: t.prompt, Cached: t.cached, Output: t.output}
-	if kind == talk.Enter || kind == talk.Seat {
+		HasUsage: t.settled, Prompt: t.prompt, Cached: t.cached, Output: t.output}
+	if kind == talk.Enter || kind == talk.Entry {
 		r.Request, r.Arrived = &t.request, t.arrived
 		r.Require, r.Prefer = t.of.classesOf(&t.request)
 		if e := t.pass.Endpoint; e != nil {
@@ -188,9 +188,9 @@ func (t *seat) record(kind talk.Kind) talk.Record {
 	return r
 }
 
-// stand waits until the request has a slot, or no longer waits. The caller holds the lock and has
-// placed the request. stand releases the lock.
-func (s *Shared) stand(ctx context.Context, t *seat, now time.Time) error {
+// awaitSlot waits until the request has a slot, or no longer waits. The caller holds the lock and has
+// placed the request. awaitSlot releases the lock.
+func (s *Shared) awaitSlot(ctx context.Context, t *carried, now time.Time) error {
 	s.pump(now)
 	p := t.pass
 	if p.Endpoint != nil || t.err != nil {
@@ -221,7 +221,7 @@ func (s *Shared) stand(ctx context.Context, t *seat, now time.Time) error {
 }
 
 // giveUp ends the wait of a request, unless it got a slot in the meantime.
-func (s *Shared) giveUp(t *seat, err error) error {
+func (s *Shared) giveUp(t *carried, err error) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,7 +236,7 @@ func (s *Shared) giveUp(t *seat, err error) error {
 	}
 	s.forget(t, now)
 	if t.queued {
-		s.queue.Withdraw(&t.inner.ticket)
+		s.queue.Withdraw(&t.local.ticket)
 		s.pump(now)
 	} else {
 		s.ask(t, talk.Withdraw)
@@ -245,13 +245,13 @@ func (s *Shared) giveUp(t *seat, err error) error {
 }
 
 // forget drops a waiting request.
-func (s *Shared) forget(t *seat, now time.Time) {
-	delete(s.seats, t.id)
+func (s *Shared) forget(t *carried, now time.Time) {
+	delete(s.carried, t.id)
 	s.waits(t.pass.counted().less(), now)
 }
 
 // wait counts a request that begins to wait.
-func (s *Shared) wait(t *seat, now time.Time) {
+func (s *Shared) wait(t *carried, now time.Time) {
 	t.pass.tokens = expected(&t.request)
 	s.waits(t.pass.counted(), now)
 }
@@ -274,8 +274,8 @@ func (s *Shared) hold(e *Endpoint, d amount, now time.Time) {
 	s.series.active(now, e.Class, d)
 }
 
-// told handles a decision of this gateway's own queue. The caller holds the lock.
-func (t *seat) told(p *Pass, now time.Time) {
+// decided handles a decision of this gateway's own queue. The caller holds the lock.
+func (t *carried) decided(p *Pass, now time.Time) {
 	if p.evicted {
 		t.queued = false
 		t.refuse(&Refused{dispatch.QueueFull, time.Second}, now)
@@ -284,7 +284,7 @@ func (t *seat) told(p *Pass, now time.Time) {
 	t.granted(p.Endpoint, now)
 }
 
-func (t *seat) granted(e *Endpoint, now time.Time) {
+func (t *carried) granted(e *Endpoint, now time.Time) {
 	s, p := t.of, t.pass
 	t.started = now
 	t.began, t.settled, t.tokens = false, false, 0
@@ -295,13 +295,13 @@ func (t *seat) granted(e *Endpoint, now time.Time) {
 	t.wake()
 }
 
-func (t *seat) refuse(err error, now time.Time) {
+func (t *carried) refuse(err error, now time.Time) {
 	t.err = err
 	t.of.forget(t, now)
 	t.wake()
 }
 
-func (t *seat) wake() {
+func (t *carried) wake() {
 	if t.pass.ready != nil {
 		close(t.pass.ready)
 		t.pass.ready = nil
@@ -312,7 +312,7 @@ func (t *seat) wake() {
 func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	s.mu.Lock()
-	t := p.seat
+	t := p.carried
 	if p.Endpoint == nil || t == nil {
 		s.mu.Unlock()
 		return errors.New("line: Again without a slot")
@@ -323,8 +323,8 @@ func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause t
 	t.asked = now
 	switch {
 	case t.queued:
-		t.inner.Endpoint = nil
-		s.queue.Retry(&t.inner.ticket, o, pause, now)
+		t.local.Endpoint = nil
+		s.queue.Retry(&t.local.ticket, o, pause, now)
 	case s.decides():
 		s.restore(t)
 	default:
@@ -332,7 +332,7 @@ func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause t
 		r.Verdict, r.Pause = o, pause
 		s.toOwner(r)
 	}
-	return s.stand(ctx, t, now)
+	return s.awaitSlot(ctx, t, now)
 }
 
 func (s *Shared) toOwner(r talk.Record) {
@@ -345,12 +345,12 @@ func (s *Shared) toOwner(r talk.Record) {
 func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	s.mu.Lock()
-	if p.Endpoint == nil || p.seat == nil {
+	if p.Endpoint == nil || p.carried == nil {
 		s.mu.Unlock()
 		return 0
 	}
-	took := now.Sub(p.seat.started)
-	woken := s.release(p.seat, o, pause, now)
+	took := now.Sub(p.carried.started)
+	woken := s.release(p.carried, o, pause, now)
 	s.mu.Unlock()
 	if woken {
 		runtime.Gosched()
@@ -359,13 +359,13 @@ func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Du
 }
 
 // release ends a request with a slot, and reports whether a waiting goroutine was woken.
-func (s *Shared) release(t *seat, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
-	delete(s.seats, t.id)
+func (s *Shared) release(t *carried, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
+	delete(s.carried, t.id)
 	s.hold(t.pass.Endpoint, t.pass.counted().less(), now)
 	t.pass.Endpoint = nil
 	if t.queued {
-		t.inner.Endpoint = nil
-		s.queue.Finish(&t.inner.ticket, o, pause, now)
+		t.local.Endpoint = nil
+		s.queue.Finish(&t.local.ticket, o, pause, now)
 		return s.pump(now)
 	}
 	r := t.record(talk.Leave)
@@ -379,13 +379,13 @@ func (s *Shared) Began(p *Pass) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := p.seat
+	t := p.carried
 	if t == nil || p.Endpoint == nil {
 		return
 	}
 	t.began = true
 	if t.queued {
-		s.queue.Began(&t.inner.ticket, now)
+		s.queue.Began(&t.local.ticket, now)
 		s.pump(now)
 		return
 	}
@@ -401,14 +401,14 @@ func (s *Shared) Progress(p *Pass, tokens int) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := p.seat
+	t := p.carried
 	if t == nil || p.Endpoint == nil {
 		return
 	}
 	t.tokens = tokens
 	s.grow(p, &t.request, tokens, now)
 	if t.queued {
-		s.queue.Progress(&t.inner.ticket, tokens, now)
+		s.queue.Progress(&t.local.ticket, tokens, now)
 		return
 	}
 	if now.Sub(t.marked) >= markEvery {
@@ -421,12 +421,12 @@ func (s *Shared) Progress(p *Pass, tokens int) {
 func (s *Shared) Settle(p *Pass, prompt, cached, output int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := p.seat
+	t := p.carried
 	if t == nil || p.Endpoint == nil {
 		return
 	}
 	t.settled, t.prompt, t.cached, t.output = true, prompt, cached, output
 	if t.queued {
-		s.queue.Settle(&t.inner.ticket, prompt, cached, output)
+		s.queue.Settle(&t.local.ticket, prompt, cached, output)
 	}
 }

@@ -295,12 +295,12 @@ func (n *node) listen(j int, now time.Time) {
 	}
 	for _, records := range [][]talk.Record{answered, asked} {
 		for _, r := range records {
-			if r.Kind != talk.Beat {
+			if r.Kind != talk.Heartbeat {
 				n.shared.Take(w.nodes[j].id, []talk.Record{r})
 				continue
 			}
-			if r.Beat > 0 {
-				l.number = r.Beat
+			if r.Heartbeat > 0 {
+				l.number = r.Heartbeat
 			}
 			if at, known := n.sent[r.Heard]; known && r.Heard > 0 {
 				l.acked = at
@@ -321,10 +321,10 @@ func (n *node) beats(now time.Time) {
 	defer w.mu.Unlock()
 	for j := range w.nodes {
 		if p := w.streams[[2]int{j, n.i}]; p != nil {
-			p.answer = append(p.answer, talk.Record{Kind: talk.Beat, Beat: n.beat, Loads: []talk.Load{load}})
+			p.answer = append(p.answer, talk.Record{Kind: talk.Heartbeat, Heartbeat: n.beat, Loads: []talk.Load{load}})
 		}
 		if p := w.streams[[2]int{n.i, j}]; p != nil {
-			p.ask = append(p.ask, talk.Record{Kind: talk.Beat, Heard: n.link(j, now).number})
+			p.ask = append(p.ask, talk.Record{Kind: talk.Heartbeat, Heard: n.link(j, now).number})
 		}
 	}
 }
@@ -341,7 +341,7 @@ func (n *node) look(now time.Time) {
 		l := n.link(j, now)
 		was := l.link
 		switch {
-		case l.up && now.Sub(l.heard) < ownership.Silence && now.Sub(l.acked) < ownership.Silence:
+		case l.up && now.Sub(l.heard) < ownership.PeerTimeout && now.Sub(l.acked) < ownership.PeerTimeout:
 			l.link = ownership.Up
 		case l.link == ownership.Up:
 			l.link = ownership.Silent
@@ -350,7 +350,7 @@ func (n *node) look(now time.Time) {
 			greet = append(greet, other.id)
 		}
 		registered := other.alive || now.Sub(other.died) < 3*time.Second
-		v.Peers = append(v.Peers, ownership.Peer{ID: other.id, Link: l.link, Heard: l.heard, Acked: l.acked, Registered: registered, Strange: l.process == 0, Leaving: other.leaving && l.link == ownership.Up})
+		v.Peers = append(v.Peers, ownership.Peer{ID: other.id, Link: l.link, Heard: l.heard, Acked: l.acked, Registered: registered, Unheard: l.process == 0, Leaving: other.leaving && l.link == ownership.Up})
 		if l.link != ownership.Gone && l.acked.Before(acked) {
 			acked = l.acked
 		}
@@ -426,7 +426,7 @@ func (n *node) request(took time.Duration) {
 		if w.busy[id]++; w.busy[id] > w.slots {
 			w.t.Errorf("replica %s serves %d of %d at gateway %d", id, w.busy[id], w.slots, n.i)
 		}
-		w.note("gateway %d begins request %d on replica %s, now %d", n.i, p.seat.id, id, w.busy[id])
+		w.note("gateway %d begins request %d on replica %s, now %d", n.i, p.carried.id, id, w.busy[id])
 		w.mu.Unlock()
 		select {
 		case <-ctx.Done():

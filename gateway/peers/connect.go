@@ -62,7 +62,7 @@ func (h *Hub) wanted(id ownership.ID) bool {
 	if p == nil {
 		return false
 	}
-	if p.Registered || p.in != nil || time.Since(p.Heard) < ownership.Hold {
+	if p.Registered || p.in != nil || time.Since(p.Heard) < ownership.SlotHold {
 		return true
 	}
 	p.dialing = false
@@ -155,8 +155,8 @@ func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 			p.out, fresh = s, true
 			restarted = p.incarnate(r.Process)
 			p.Link = ownership.Silent // lookAt sets it to Up and greets
-		case talk.Beat:
-			p.number, p.Leaving, p.serves = r.Beat, r.Leaving, servicesOf(r)
+		case talk.Heartbeat:
+			p.number, p.Leaving, p.serves = r.Heartbeat, r.Leaving, servicesOf(r)
 		}
 	}
 	lines := h.all()
@@ -275,7 +275,7 @@ func (h *Hub) asked(from ownership.ID, s *stream, records []talk.Record) {
 		return // the gateway has opened a newer stream
 	}
 	for i := range records {
-		if r := &records[i]; r.Kind == talk.Beat && r.Heard > 0 && h.beat-r.Heard < uint64(len(h.sent)) {
+		if r := &records[i]; r.Kind == talk.Heartbeat && r.Heard > 0 && h.beat-r.Heard < uint64(len(h.sent)) {
 			p.acked = h.sent[r.Heard%uint64(len(h.sent))]
 			p.Leaving = r.Leaving
 		}
@@ -312,7 +312,7 @@ func (h *Hub) give(from ownership.ID, records []talk.Record) {
 	}
 	for i := range records {
 		switch r := &records[i]; r.Kind {
-		case talk.Beat:
+		case talk.Heartbeat:
 			for _, load := range r.Loads {
 				h.mu.Lock()
 				l := h.lines[load.Service]

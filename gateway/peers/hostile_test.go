@@ -116,7 +116,7 @@ func (o *other) says(records ...talk.Record) {
 	o.frames <- talk.Append(nil, talk.Version, records, time.Now())
 }
 
-var hello = talk.Record{Kind: talk.Hello, Gateway: "10.0.0.1:7070", Process: 1, Speaks: talk.Version}
+var hello = talk.Record{Kind: talk.Hello, Gateway: "10.0.0.1:7070", Process: 1, MaxVersion: talk.Version}
 
 // opened returns the stream, in a hub, that another gateway opened.
 func opened(h *Hub) *stream {

@@ -91,7 +91,7 @@ type peer struct {
 // the other, both must notice within the same time, because grants to a gateway that is not heard
 // are void by then.
 func (p *peer) both(now time.Time) bool {
-	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.Silence && now.Sub(p.acked) < ownership.Silence
+	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.PeerTimeout && now.Sub(p.acked) < ownership.PeerTimeout
 }
 
 // has reports whether the gateway may hold slots of a service or become its owner.
@@ -185,7 +185,7 @@ func (h *Hub) Run(ctx context.Context) {
 	h.tasks.Go(func() { h.options.Registry.Members(ctx, h.members) })
 	h.tasks.Go(func() { h.options.Registry.Records(ctx, h.recorded) })
 	h.tasks.Go(func() { h.confirm(ctx) })
-	tick := time.NewTicker(ownership.Beat)
+	tick := time.NewTicker(ownership.HeartbeatInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -329,7 +329,7 @@ func (h *Hub) judgeLinks(now time.Time) (live []*peer, up []ownership.ID) {
 			delete(h.peers, id)
 			continue
 		}
-		p.Strange = p.process == 0
+		p.Unheard = p.process == 0
 		live = append(live, p)
 	}
 	return live, up
@@ -338,7 +338,7 @@ func (h *Hub) judgeLinks(now time.Time) (live []*peer, up []ownership.ID) {
 // forgotten reports whether the gateway has left: Consul does not list it, no stream connects it,
 // and its grants have expired.
 func (p *peer) forgotten(now time.Time) bool {
-	return p.in == nil && p.out == nil && !p.Registered && !p.dialing && now.Sub(p.Heard) > ownership.Hold
+	return p.in == nil && p.out == nil && !p.Registered && !p.dialing && now.Sub(p.Heard) > ownership.SlotHold
 }
 
 // viewOf returns what the line of a service sees of the other gateways. The caller holds the lock.
@@ -369,10 +369,10 @@ func (h *Hub) beats() {
 	h.sent[h.beat%uint64(len(h.sent))] = time.Now()
 	for _, p := range h.peers {
 		if p.in != nil {
-			p.in.send(talk.Record{Kind: talk.Beat, Beat: h.beat, Leaving: h.leaving, Loads: loads})
+			p.in.send(talk.Record{Kind: talk.Heartbeat, Heartbeat: h.beat, Leaving: h.leaving, Loads: loads})
 		}
 		if p.out != nil {
-			p.out.send(talk.Record{Kind: talk.Beat, Heard: p.number, Leaving: h.leaving})
+			p.out.send(talk.Record{Kind: talk.Heartbeat, Heard: p.number, Leaving: h.leaving})
 		}
 	}
 }

@@ -25,7 +25,7 @@ const (
 	// host. Without it, a stream would hang after a network outage for about as long as the outage
 	// lasted, because TCP retransmits less and less often. A stopped process does not close its
 	// connections, because its host still acknowledges.
-	unacknowledged = 2 * ownership.Silence
+	unacknowledged = 2 * ownership.PeerTimeout
 )
 
 // Bound limits how long the other host of a connection may acknowledge nothing. Use it as the

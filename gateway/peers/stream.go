@@ -91,11 +91,11 @@ func (h *Hub) newStream(to transport) *stream {
 
 // hello returns the first record that this gateway sends on a stream.
 func (h *Hub) hello() talk.Record {
-	return talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process, Speaks: h.version}
+	return talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process, MaxVersion: h.version}
 }
 
 // met processes the other end's Hello.
-func (s *stream) met(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.Speaks, 1))) }
+func (s *stream) met(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.MaxVersion, 1))) }
 
 func (s *stream) close() { s.once.Do(func() { close(s.done) }) }
 

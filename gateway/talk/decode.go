@@ -99,20 +99,20 @@ func (r *Record) parse(b []byte, now time.Time) error {
 			return nil
 		}
 		switch f {
-		case fRequest:
+		case recordRequest:
 			r.Request = &dispatch.Request{}
 			return parseRequest(r.Request, v.bytes, now)
-		case fArrived:
+		case recordArrived:
 			r.Arrived = v.at(now)
-		case fStarted:
+		case recordStarted:
 			r.Started = v.at(now)
-		case fLoads:
+		case recordLoads:
 			var l Load
 			if err := l.parse(v.bytes); err != nil {
 				return err
 			}
 			r.Loads = append(r.Loads, l)
-		case fCharges:
+		case recordCharges:
 			return parseCharge(&r.Charges, v.bytes)
 		}
 		return nil
@@ -121,63 +121,63 @@ func (r *Record) parse(b []byte, now time.Time) error {
 
 // recordFields take the fields of a record that are one value each, by their numbers.
 var recordFields = [...]func(*Record, field){
-	fKind:     func(r *Record, v field) { r.Kind = Kind(v.number) },
-	fService:  func(r *Record, v field) { r.Service = string(v.bytes) },
-	fEpoch:    func(r *Record, v field) { r.Epoch = v.number },
-	fID:       func(r *Record, v field) { r.ID = v.number },
-	fReplica:  func(r *Record, v field) { r.Replica = string(v.bytes) },
-	fAddress:  func(r *Record, v field) { r.Address = string(v.bytes) },
-	fClass:    func(r *Record, v field) { r.Class = string(v.bytes) },
-	fRequire:  func(r *Record, v field) { r.Require = append(r.Require, string(v.bytes)) },
-	fPrefer:   func(r *Record, v field) { r.Prefer = append(r.Prefer, string(v.bytes)) },
-	fVerdict:  func(r *Record, v field) { r.Verdict = dispatch.Verdict(v.count()) },
-	fPause:    func(r *Record, v field) { r.Pause = v.span() },
-	fBegan:    func(r *Record, v field) { r.Began = v.number != 0 },
-	fTokens:   func(r *Record, v field) { r.Tokens = v.count() },
-	fTold:     func(r *Record, v field) { r.Told = v.number != 0 },
-	fPrompt:   func(r *Record, v field) { r.Prompt = v.count() },
-	fCached:   func(r *Record, v field) { r.Cached = v.count() },
-	fOutput:   func(r *Record, v field) { r.Output = v.count() },
-	fWhy:      func(r *Record, v field) { r.Why = dispatch.Refusal(v.count()) },
-	fAfter:    func(r *Record, v field) { r.After = v.span() },
-	fGateway:  func(r *Record, v field) { r.Gateway = string(v.bytes) },
-	fProcess:  func(r *Record, v field) { r.Process = v.number },
-	fBeat:     func(r *Record, v field) { r.Beat = v.number },
-	fHeard:    func(r *Record, v field) { r.Heard = v.number },
-	fLeaving:  func(r *Record, v field) { r.Leaving = v.number != 0 },
-	fTenant:   func(r *Record, v field) { r.Tenant = string(v.bytes) },
-	fReport:   func(r *Record, v field) { r.Report = v.number },
-	fSalt:     func(r *Record, v field) { r.Salt[0] = v.number },
-	fSaltMore: func(r *Record, v field) { r.Salt[1] = v.number },
-	fSpeaks:   func(r *Record, v field) { r.Speaks = v.number },
-	fAmount:   func(r *Record, v field) { r.Amount = v.float() },
+	recordKind:       func(r *Record, v field) { r.Kind = Kind(v.number) },
+	recordService:    func(r *Record, v field) { r.Service = string(v.bytes) },
+	recordEpoch:      func(r *Record, v field) { r.Epoch = v.number },
+	recordID:         func(r *Record, v field) { r.ID = v.number },
+	recordReplica:    func(r *Record, v field) { r.Replica = string(v.bytes) },
+	recordAddress:    func(r *Record, v field) { r.Address = string(v.bytes) },
+	recordClass:      func(r *Record, v field) { r.Class = string(v.bytes) },
+	recordRequire:    func(r *Record, v field) { r.Require = append(r.Require, string(v.bytes)) },
+	recordPrefer:     func(r *Record, v field) { r.Prefer = append(r.Prefer, string(v.bytes)) },
+	recordVerdict:    func(r *Record, v field) { r.Verdict = dispatch.Verdict(v.count()) },
+	recordPause:      func(r *Record, v field) { r.Pause = v.span() },
+	recordBegan:      func(r *Record, v field) { r.Began = v.number != 0 },
+	recordTokens:     func(r *Record, v field) { r.Tokens = v.count() },
+	recordHasUsage:   func(r *Record, v field) { r.HasUsage = v.number != 0 },
+	recordPrompt:     func(r *Record, v field) { r.Prompt = v.count() },
+	recordCached:     func(r *Record, v field) { r.Cached = v.count() },
+	recordOutput:     func(r *Record, v field) { r.Output = v.count() },
+	recordRefusal:    func(r *Record, v field) { r.Refusal = dispatch.Refusal(v.count()) },
+	recordAfter:      func(r *Record, v field) { r.After = v.span() },
+	recordGateway:    func(r *Record, v field) { r.Gateway = string(v.bytes) },
+	recordProcess:    func(r *Record, v field) { r.Process = v.number },
+	recordHeartbeat:  func(r *Record, v field) { r.Heartbeat = v.number },
+	recordHeard:      func(r *Record, v field) { r.Heard = v.number },
+	recordLeaving:    func(r *Record, v field) { r.Leaving = v.number != 0 },
+	recordTenant:     func(r *Record, v field) { r.Tenant = string(v.bytes) },
+	recordReport:     func(r *Record, v field) { r.Report = v.number },
+	recordSalt:       func(r *Record, v field) { r.Salt[0] = v.number },
+	recordSaltMore:   func(r *Record, v field) { r.Salt[1] = v.number },
+	recordMaxVersion: func(r *Record, v field) { r.MaxVersion = v.number },
+	recordAmount:     func(r *Record, v field) { r.Amount = v.float() },
 }
 
 func parseRequest(r *dispatch.Request, b []byte, now time.Time) error {
 	return each(b, func(f protowire.Number, v field) error {
 		switch f {
-		case rTenant:
+		case requestTenant:
 			r.Tenant = string(v.bytes)
-		case rPriority:
+		case requestPriority:
 			r.Priority = v.count()
-		case rPlacement:
+		case requestPlacement:
 			r.Placement = v.count()
-		case rCost:
+		case requestCost:
 			r.Cost = v.float()
-		case rExpire:
+		case requestExpire:
 			r.Expire = v.at(now)
-		case rDeadline:
+		case requestDeadline:
 			r.Deadline = v.at(now)
-		case rPrompt:
+		case requestPrompt:
 			r.Prompt = v.count()
-		case rOutput:
+		case requestOutput:
 			r.Output = v.count()
-		case rBlocks:
+		case requestBlocks:
 			for rest := v.bytes; len(rest) >= 8; rest = rest[8:] {
 				h, _ := protowire.ConsumeFixed64(rest)
 				r.Blocks = append(r.Blocks, h)
 			}
-		case rWhole:
+		case requestWhole:
 			r.Whole = v.number != 0
 		}
 		return nil
@@ -187,36 +187,36 @@ func parseRequest(r *dispatch.Request, b []byte, now time.Time) error {
 func (l *Load) parse(b []byte) error {
 	return each(b, func(f protowire.Number, v field) error {
 		switch f {
-		case lService:
+		case loadService:
 			l.Service = string(v.bytes)
-		case lQueued:
+		case loadQueued:
 			l.Queued = v.count()
-		case lTokens:
+		case loadTokens:
 			l.Tokens = v.count()
-		case lReplicas:
+		case loadReplicas:
 			var h Held
 			err := each(v.bytes, func(f protowire.Number, v field) error {
 				switch f {
-				case hReplica:
+				case heldReplica:
 					h.Replica = string(v.bytes)
-				case hClass:
+				case heldClass:
 					h.Class = string(v.bytes)
-				case hCount:
+				case heldCount:
 					h.Count = v.count()
-				case hTokens:
+				case heldTokens:
 					h.Tokens = v.count()
 				}
 				return nil
 			})
 			l.Replicas = append(l.Replicas, h)
 			return err
-		case lCharges:
+		case loadCharges:
 			return parseCharge(&l.Charges, v.bytes)
-		case lTallied:
-			l.Tallied = v.number != 0
-		case lConfig:
+		case loadAllCharges:
+			l.AllCharges = v.number != 0
+		case loadConfig:
 			l.Config = v.number
-		case lFollows:
+		case loadFollows:
 			l.Follows = v.number
 		}
 		return nil
@@ -227,13 +227,13 @@ func parseCharge(to *[]dispatch.Charge, b []byte) error {
 	var c dispatch.Charge
 	err := each(b, func(f protowire.Number, v field) error {
 		switch f {
-		case cTenant:
+		case chargeTenant:
 			c.Tenant = string(v.bytes)
-		case cPriority:
+		case chargePriority:
 			c.Priority = v.count()
-		case cPlacement:
+		case chargePlacement:
 			c.Placement = v.count()
-		case cAhead:
+		case chargeAhead:
 			c.Ahead = v.float()
 		}
 		return nil

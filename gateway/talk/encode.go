@@ -17,79 +17,79 @@ const (
 
 // The fields of records, requests, loads, held requests and charges. Their numbers must never change.
 const (
-	fKind protowire.Number = iota + 1
-	fService
-	fEpoch
-	fID
-	fRequest
-	fArrived
-	fStarted
-	fReplica
-	fAddress
-	fClass
-	fVerdict
-	fPause
-	fBegan
-	fTokens
-	fTold
-	fPrompt
-	fCached
-	fOutput
-	fWhy
-	fAfter
-	fGateway
-	fProcess
-	fBeat
-	fHeard
-	fLeaving
-	fLoads
-	fTenant
-	fAmount
-	fReport
-	fSalt
-	fSaltMore
-	fCharges
-	fSpeaks
-	fRequire
-	fPrefer
+	recordKind protowire.Number = iota + 1
+	recordService
+	recordEpoch
+	recordID
+	recordRequest
+	recordArrived
+	recordStarted
+	recordReplica
+	recordAddress
+	recordClass
+	recordVerdict
+	recordPause
+	recordBegan
+	recordTokens
+	recordHasUsage
+	recordPrompt
+	recordCached
+	recordOutput
+	recordRefusal
+	recordAfter
+	recordGateway
+	recordProcess
+	recordHeartbeat
+	recordHeard
+	recordLeaving
+	recordLoads
+	recordTenant
+	recordAmount
+	recordReport
+	recordSalt
+	recordSaltMore
+	recordCharges
+	recordMaxVersion
+	recordRequire
+	recordPrefer
 )
 
 const (
-	rTenant protowire.Number = iota + 1
-	rPriority
-	rPlacement
-	rCost
-	rExpire
-	rDeadline
-	rPrompt
-	rOutput
-	rBlocks
-	rWhole
+	requestTenant protowire.Number = iota + 1
+	requestPriority
+	requestPlacement
+	requestCost
+	requestExpire
+	requestDeadline
+	requestPrompt
+	requestOutput
+	requestBlocks
+	requestWhole
 )
 
 const (
-	lService protowire.Number = iota + 1
-	lQueued
-	lReplicas
-	lTokens
-	lCharges
-	lTallied
-	lConfig
-	lFollows
+	loadService protowire.Number = iota + 1
+	loadQueued
+	loadReplicas
+	loadTokens
+	loadCharges
+	loadAllCharges
+	loadConfig
+	loadFollows
 )
 
 const (
-	hReplica protowire.Number = iota + 1
-	hClass
-	hCount
-	hTokens
+	heldReplica protowire.Number = iota + 1
+	heldClass
+	heldCount
+	heldTokens
 )
 
 const (
-	cTenant protowire.Number = iota + 1
-	cPriority
-	cPlacement
-	cAhead
+	chargeTenant protowire.Number = iota + 1
+	chargePriority
+	chargePlacement
+	chargeAhead
 )
 
 // writer appends fields. It omits fields with value zero.
@@ -164,93 +164,93 @@ func Append(b []byte, version uint64, records []Record, now time.Time) []byte {
 }
 
 func (w *writer) record(r *Record) {
-	w.unsigned(fKind, uint64(r.Kind))
-	w.text(fService, r.Service)
-	w.unsigned(fEpoch, r.Epoch)
-	w.unsigned(fID, r.ID)
+	w.unsigned(recordKind, uint64(r.Kind))
+	w.text(recordService, r.Service)
+	w.unsigned(recordEpoch, r.Epoch)
+	w.unsigned(recordID, r.ID)
 	if r.Request != nil {
-		w.nested(fRequest, func() { w.request(r.Request) })
+		w.nested(recordRequest, func() { w.request(r.Request) })
 	}
-	w.span(fArrived, r.Arrived)
-	w.span(fStarted, r.Started)
-	w.text(fReplica, r.Replica)
-	w.text(fAddress, r.Address)
-	w.text(fClass, r.Class)
-	w.number(fVerdict, int64(r.Verdict))
-	w.number(fPause, int64(r.Pause))
-	w.flag(fBegan, r.Began)
-	w.number(fTokens, int64(r.Tokens))
-	w.flag(fTold, r.Told)
-	w.number(fPrompt, int64(r.Prompt))
-	w.number(fCached, int64(r.Cached))
-	w.number(fOutput, int64(r.Output))
-	w.number(fWhy, int64(r.Why))
-	w.number(fAfter, int64(r.After))
-	w.text(fGateway, r.Gateway)
-	w.unsigned(fProcess, r.Process)
-	w.unsigned(fBeat, r.Beat)
-	w.unsigned(fHeard, r.Heard)
-	w.flag(fLeaving, r.Leaving)
+	w.span(recordArrived, r.Arrived)
+	w.span(recordStarted, r.Started)
+	w.text(recordReplica, r.Replica)
+	w.text(recordAddress, r.Address)
+	w.text(recordClass, r.Class)
+	w.number(recordVerdict, int64(r.Verdict))
+	w.number(recordPause, int64(r.Pause))
+	w.flag(recordBegan, r.Began)
+	w.number(recordTokens, int64(r.Tokens))
+	w.flag(recordHasUsage, r.HasUsage)
+	w.number(recordPrompt, int64(r.Prompt))
+	w.number(recordCached, int64(r.Cached))
+	w.number(recordOutput, int64(r.Output))
+	w.number(recordRefusal, int64(r.Refusal))
+	w.number(recordAfter, int64(r.After))
+	w.text(recordGateway, r.Gateway)
+	w.unsigned(recordProcess, r.Process)
+	w.unsigned(recordHeartbeat, r.Heartbeat)
+	w.unsigned(recordHeard, r.Heard)
+	w.flag(recordLeaving, r.Leaving)
 	for i := range r.Loads {
-		w.nested(fLoads, func() { w.load(&r.Loads[i]) })
+		w.nested(recordLoads, func() { w.load(&r.Loads[i]) })
 	}
-	w.text(fTenant, r.Tenant)
-	w.float(fAmount, r.Amount)
-	w.unsigned(fReport, r.Report)
-	w.unsigned(fSalt, r.Salt[0])
-	w.unsigned(fSaltMore, r.Salt[1])
-	w.charges(fCharges, r.Charges)
-	w.unsigned(fSpeaks, r.Speaks)
-	w.texts(fRequire, r.Require)
-	w.texts(fPrefer, r.Prefer)
+	w.text(recordTenant, r.Tenant)
+	w.float(recordAmount, r.Amount)
+	w.unsigned(recordReport, r.Report)
+	w.unsigned(recordSalt, r.Salt[0])
+	w.unsigned(recordSaltMore, r.Salt[1])
+	w.charges(recordCharges, r.Charges)
+	w.unsigned(recordMaxVersion, r.MaxVersion)
+	w.texts(recordRequire, r.Require)
+	w.texts(recordPrefer, r.Prefer)
 }
 
 func (w *writer) request(r *dispatch.Request) {
-	w.text(rTenant, r.Tenant)
-	w.number(rPriority, int64(r.Priority))
-	w.number(rPlacement, int64(r.Placement))
-	w.float(rCost, r.Cost)
-	w.span(rExpire, r.Expire)
-	w.span(rDeadline, r.Deadline)
-	w.number(rPrompt, int64(r.Prompt))
-	w.number(rOutput, int64(r.Output))
+	w.text(requestTenant, r.Tenant)
+	w.number(requestPriority, int64(r.Priority))
+	w.number(requestPlacement, int64(r.Placement))
+	w.float(requestCost, r.Cost)
+	w.span(requestExpire, r.Expire)
+	w.span(requestDeadline, r.Deadline)
+	w.number(requestPrompt, int64(r.Prompt))
+	w.number(requestOutput, int64(r.Output))
 	if len(r.Blocks) > 0 {
-		w.nested(rBlocks, func() {
+		w.nested(requestBlocks, func() {
 			for _, h := range r.Blocks {
 				w.b = protowire.AppendFixed64(w.b, h)
 			}
 		})
 	}
-	w.flag(rWhole, r.Whole)
+	w.flag(requestWhole, r.Whole)
 }
 
 func (w *writer) load(l *Load) {
-	w.text(lService, l.Service)
-	w.number(lQueued, int64(l.Queued))
-	w.number(lTokens, int64(l.Tokens))
+	w.text(loadService, l.Service)
+	w.number(loadQueued, int64(l.Queued))
+	w.number(loadTokens, int64(l.Tokens))
 	for i := range l.Replicas {
 		h := &l.Replicas[i]
-		w.nested(lReplicas, func() {
-			w.text(hReplica, h.Replica)
-			w.text(hClass, h.Class)
-			w.number(hCount, int64(h.Count))
-			w.number(hTokens, int64(h.Tokens))
+		w.nested(loadReplicas, func() {
+			w.text(heldReplica, h.Replica)
+			w.text(heldClass, h.Class)
+			w.number(heldCount, int64(h.Count))
+			w.number(heldTokens, int64(h.Tokens))
 		})
 	}
-	w.charges(lCharges, l.Charges)
-	w.flag(lTallied, l.Tallied)
-	w.unsigned(lConfig, l.Config)
-	w.unsigned(lFollows, l.Follows)
+	w.charges(loadCharges, l.Charges)
+	w.flag(loadAllCharges, l.AllCharges)
+	w.unsigned(loadConfig, l.Config)
+	w.unsigned(loadFollows, l.Follows)
 }
 
 func (w *writer) charges(as protowire.Number, all []dispatch.Charge) {
 	for i := range all {
 		c := &all[i]
 		w.nested(as, func() {
-			w.text(cTenant, c.Tenant)
-			w.number(cPriority, int64(c.Priority))
-			w.number(cPlacement, int64(c.Placement))
-			w.float(cAhead, c.Ahead)
+			w.text(chargeTenant, c.Tenant)
+			w.number(chargePriority, int64(c.Priority))
+			w.number(chargePlacement, int64(c.Placement))
+			w.float(chargeAhead, c.Ahead)
 		})
 	}
 }

@@ -28,12 +28,12 @@ type Kind uint64
 
 // The kinds. Their numbers must never change.
 const (
-	Hello Kind = 1 // the gateway that opens the stream, and its process
-	Beat  Kind = 2 // heartbeat of a gateway
+	Hello     Kind = 1 // the gateway that opens the stream, and its process
+	Heartbeat Kind = 2 // heartbeat of a gateway
 
 	// From a gateway that carries requests to the owner.
 	Begin    Kind = 10 // start of a report, which replaces earlier ones
-	Seat     Kind = 11 // a request that waits or, with Replica, is being served
+	Entry    Kind = 11 // a request that waits or, with Replica, is being served
 	End      Kind = 12 // end of the report
 	Enter    Kind = 13 // a request asks for a slot
 	Again    Kind = 14 // a request gives its slot back and asks for another one
@@ -66,7 +66,7 @@ type Record struct {
 	// owner's decision is based.
 	Report uint64
 
-	// Request is the request of Enter and Seat. On the wire its times are relative to now, because
+	// Request is the request of Enter and Entry. On the wire its times are relative to now, because
 	// the clocks of two hosts differ.
 	Request *dispatch.Request
 	Arrived time.Time
@@ -79,28 +79,28 @@ type Record struct {
 
 	Verdict dispatch.Verdict
 	Pause   time.Duration
-	// The progress of the request, and, if Told, the usage that its engine reported; -1 means
+	// The progress of the request, and, if HasUsage, the usage that its engine reported; -1 means
 	// unknown.
 	Began                  bool
 	Tokens                 int
-	Told                   bool
+	HasUsage               bool
 	Prompt, Cached, Output int
 
-	Why   dispatch.Refusal
-	After time.Duration
+	Refusal dispatch.Refusal
+	After   time.Duration
 
 	// Salt, in Claimed, is the salt of the hashes of prompts. All gateways of a service have to use
 	// the same.
 	Salt [2]uint64
 
-	Gateway string // in Hello and Newer
-	Process uint64 // in Hello
-	Speaks  uint64 // in Hello: the Version of the sender
-	Beat    uint64 // the number of this Beat
-	Heard   uint64 // the number of the last Beat received
-	Leaving bool
-	Loads   []Load // in Beat
-	// Charges, in Ended and in the Loads of an owner's Beats, are the owner's accounts of fairness.
+	Gateway    string // in Hello and Newer
+	Process    uint64 // in Hello
+	MaxVersion uint64 // in Hello: the Version of the sender
+	Heartbeat  uint64 // the number of this heartbeat
+	Heard      uint64 // the number of the last heartbeat received
+	Leaving    bool
+	Loads      []Load // in Heartbeat
+	// Charges, in Ended and in the Loads of an owner's heartbeats, are the owner's accounts of fairness.
 	Charges []dispatch.Charge
 
 	Tenant string // in Spent
@@ -113,9 +113,9 @@ type Load struct {
 	Queued   int
 	Replicas []Held
 	Tokens   int // of the waiting requests
-	// Charges are all charges of the owner if Tallied is set.
-	Tallied bool
-	Charges []dispatch.Charge
+	// Charges are all charges of the owner if AllCharges is set.
+	AllCharges bool
+	Charges    []dispatch.Charge
 	// Follows is the epoch of the owner that the gateway follows, 0 for none.
 	Follows uint64
 	// Config identifies the configuration of the service.

@@ -15,15 +15,15 @@ var now = time.Unix(1_000_000, 0)
 
 func TestARecordArrivesAsItWasSent(t *testing.T) {
 	in := []Record{
-		{Kind: Hello, Gateway: "10.0.0.1:7070", Process: 1 << 63, Speaks: 2},
+		{Kind: Hello, Gateway: "10.0.0.1:7070", Process: 1 << 63, MaxVersion: 2},
 		{Kind: Enter, Service: "app", Epoch: 7, ID: 3, Arrived: now.Add(-time.Second), Require: []string{"h100", "h200"}, Prefer: []string{"h200"}, Request: &dispatch.Request{
 			Tenant: "a", Priority: 1, Placement: 2, Cost: 0.5, Expire: now.Add(time.Minute), Deadline: now.Add(2 * time.Minute),
 			Prompt: 1000, Output: 10, Blocks: []uint64{1, 1 << 63}, Whole: true,
 		}},
 		{Kind: Grant, Service: "app", Epoch: 7, ID: 3, Replica: "r", Address: "10.0.0.2:80", Class: "h100"},
-		{Kind: Leave, ID: 3, Verdict: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, Told: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
-		{Kind: Refused, ID: 4, Why: dispatch.TooLate, After: 3 * time.Second},
-		{Kind: Beat, Beat: 9, Heard: 8, Leaving: true, Loads: []Load{
+		{Kind: Leave, ID: 3, Verdict: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, HasUsage: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
+		{Kind: Refused, ID: 4, Refusal: dispatch.TooLate, After: 3 * time.Second},
+		{Kind: Heartbeat, Heartbeat: 9, Heard: 8, Leaving: true, Loads: []Load{
 			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}, 7, 1 << 63},
 			{"b", 0, nil, 0, false, nil, 0, 0},
 		}},
@@ -59,9 +59,9 @@ func TestWhatIsNotKnownIsPassedOver(t *testing.T) {
 	w := writer{nil, now}
 	w.unsigned(frameVersion, Version)
 	w.nested(frameRecord, func() {
-		w.unsigned(fKind, 99)
+		w.unsigned(recordKind, 99)
 		w.text(1000, "new")
-		w.unsigned(fID, 5)
+		w.unsigned(recordID, 5)
 	})
 	w.text(77, "new")
 	out, err := Parse(w.b, Version, now)
@@ -85,7 +85,7 @@ func TestNumbersAreFinite(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(Append(nil, Version, []Record{{Kind: Beat, Loads: []Load{{"a", 1, []Held{{"r", "c", 1, 2}}, 3, true, []dispatch.Charge{{Tenant: "t", Ahead: 1}}, 6, 7}}}, {Kind: Enter, Request: &dispatch.Request{Blocks: []uint64{1}}}}, now))
+	f.Add(Append(nil, Version, []Record{{Kind: Heartbeat, Loads: []Load{{"a", 1, []Held{{"r", "c", 1, 2}}, 3, true, []dispatch.Charge{{Tenant: "t", Ahead: 1}}, 6, 7}}}, {Kind: Enter, Request: &dispatch.Request{Blocks: []uint64{1}}}}, now))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		records, err := Parse(b, Version, now)
 		if err != nil {

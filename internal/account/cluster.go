@@ -115,24 +115,24 @@ func (w *workload) add(a *api.AllocationListStub) {
 	}
 }
 
-// Apart says which allocations must not share a node.
-type Apart int
+// DistinctHosts says which allocations must not share a node.
+type DistinctHosts int
 
 // Together is no restriction; the others separate allocations of the same job or of the same group.
 const (
-	Together Apart = iota
-	ApartByJob
-	ApartByGroup
+	NotDistinct DistinctHosts = iota
+	DistinctByJob
+	DistinctByGroup
 )
 
 // Holds reports whether a node has another allocation with which one must not share it.
-func (n Node) Holds(one *api.Allocation, rule Apart) bool {
+func (n Node) Holds(one *api.Allocation, rule DistinctHosts) bool {
 	for _, h := range n.Held {
 		a := h.Allocation
 		if a.ID == one.ID || a.Namespace != one.Namespace || a.JobID != one.JobID {
 			continue
 		}
-		if rule == ApartByJob || rule == ApartByGroup && a.TaskGroup == one.TaskGroup {
+		if rule == DistinctByJob || rule == DistinctByGroup && a.TaskGroup == one.TaskGroup {
 			return true
 		}
 	}

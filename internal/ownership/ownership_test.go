@@ -62,7 +62,7 @@ func TestPartsAddUp(t *testing.T) {
 func claim(t *testing.T, v *View, at time.Time) *Service {
 	t.Helper()
 	s := New("app", ids(1)[0], at)
-	s.Saw(Record{}, at)
+	s.Observe(Record{}, at)
 	action := s.Step(v, at)
 	for range 10 {
 		if action == Claim {
@@ -95,24 +95,24 @@ func TestAnOwnerWaitsForPromisesAndReports(t *testing.T) {
 	now := start.Add(20 * time.Second)
 	s.Confirm(now)
 	for _, p := range v.Peers {
-		if action := s.Step(v, now); action != None || s.May(now) {
+		if action := s.Step(v, now); action != None || s.MayGrant(now) {
 			t.Fatalf("action %d before the promise of %s", action, p.ID)
 		}
 		s.Promised(p.ID, 1, now)
 	}
-	if action := s.Step(v, now); action != Gather {
+	if action := s.Step(v, now); action != Announce {
 		t.Fatalf("action %d after all promises", action)
 	}
 	for _, p := range v.Peers {
-		if action := s.Step(v, now); action != None || s.May(now) {
+		if action := s.Step(v, now); action != None || s.MayGrant(now) {
 			t.Fatalf("action %d before the report of %s", action, p.ID)
 		}
 		s.Reported(p.ID, 1, now)
 	}
-	if action := s.Step(v, now); action != Open || !s.May(now) {
+	if action := s.Step(v, now); action != Open || !s.MayGrant(now) {
 		t.Fatalf("action %d after all reports", action)
 	}
-	if s.May(now.Add(Lease)) {
+	if s.MayGrant(now.Add(Lease)) {
 		t.Error("grants after its lease")
 	}
 	if action := s.Step(v, now.Add(Lease)); action != Lapse {
@@ -122,12 +122,12 @@ func TestAnOwnerWaitsForPromisesAndReports(t *testing.T) {
 
 // A silent gateway is outlasted: its lease is over before another one grants.
 func TestASilentGatewayIsOutlasted(t *testing.T) {
-	v := peers(Silent, start.Add(-Silence))
+	v := peers(Silent, start.Add(-PeerTimeout))
 	s := claim(t, v, start)
 	took := start
 	for now := start; ; now = now.Add(10 * time.Millisecond) {
 		s.Confirm(now)
-		if s.Step(v, now); s.May(now) {
+		if s.Step(v, now); s.MayGrant(now) {
 			if waited := now.Sub(took); waited < Lease || waited > time.Second {
 				t.Errorf("grants %v after the claim", waited)
 			}
@@ -152,7 +152,7 @@ func TestEpochsOnlyGrow(t *testing.T) {
 	if role, epoch, _ := s.Role(); role != Member || epoch != 6 {
 		t.Errorf("%v in %d", role, epoch)
 	}
-	if !s.Saw(Record{7, a}, start) {
+	if !s.Observe(Record{7, a}, start) {
 		t.Error("stays with an owner that was replaced")
 	}
 	if s.Claimed(b, 6, start) {
@@ -167,13 +167,13 @@ func TestWhoWasDeposedLeavesItForAWhile(t *testing.T) {
 	s.Step(v, start)
 	s.Step(v, start)
 	v.Peers[0].Link, v.Peers[0].Heard = Silent, start.Add(-time.Minute)
-	s.Saw(Record{2, v.Peers[0].ID}, start)
-	for now := start; now.Before(start.Add(Respite)); now = now.Add(Beat) {
+	s.Observe(Record{2, v.Peers[0].ID}, start)
+	for now := start; now.Before(start.Add(TakeoverBackoff)); now = now.Add(HeartbeatInterval) {
 		if s.Step(v, now) == Claim {
 			t.Fatalf("claims %v after it was deposed", now.Sub(start))
 		}
 	}
-	if s.Step(v, start.Add(Respite)) != Claim {
+	if s.Step(v, start.Add(TakeoverBackoff)) != Claim {
 		t.Error("never claims again")
 	}
 }
@@ -187,9 +187,9 @@ func TestAClaimWithoutAnAnswerIsRepeated(t *testing.T) {
 		"gathering": func(s *Service) { s.Taken(1, start); s.gather(&View{}, start) },
 	} {
 		s := New("app", ids(1)[0], start)
-		s.Saw(Record{}, start)
+		s.Observe(Record{}, start)
 		become(s)
-		s.Saw(Record{2, ids(1)[0]}, start)
+		s.Observe(Record{2, ids(1)[0]}, start)
 		v := &View{Consul: true}
 		if action := s.Step(v, start.Add(time.Second)); action != Claim {
 			t.Errorf("%s: action %d, want a claim", name, action)
@@ -203,22 +203,22 @@ func TestAClaimWithoutAnAnswerIsRepeated(t *testing.T) {
 // A gateway that has promised is asked to report, although it was silent until then: what
 // it holds is not what it held when it was heard before.
 func TestAPromiseBreaksTheSilence(t *testing.T) {
-	v := peers(Silent, start.Add(-Silence))
+	v := peers(Silent, start.Add(-PeerTimeout))
 	s := claim(t, v, start)
 	for _, p := range v.Peers {
 		s.Promised(p.ID, 1, start)
 	}
-	if action := s.Step(v, start); action != Gather {
+	if action := s.Step(v, start); action != Announce {
 		t.Fatalf("action %d after all promises", action)
 	}
 	for _, p := range v.Peers {
 		s.Confirm(start)
-		if s.Step(v, start); s.May(start) {
+		if s.Step(v, start); s.MayGrant(start) {
 			t.Fatalf("grants before the report of %s", p.ID)
 		}
 		s.Reported(p.ID, 1, start)
 	}
-	if s.Step(v, start); !s.May(start) {
+	if s.Step(v, start); !s.MayGrant(start) {
 		t.Error("does not grant after all reports")
 	}
 }
@@ -227,7 +227,7 @@ func TestAPromiseBreaksTheSilence(t *testing.T) {
 func TestAnOwnerThatIsFollowedIsNotLost(t *testing.T) {
 	owner, other := ids(3)[1], ids(3)[2]
 	s := New("app", ids(1)[0], start)
-	s.Saw(Record{4, owner}, start)
+	s.Observe(Record{4, owner}, start)
 	v := &View{Consul: true, Peers: []Peer{
 		{ID: owner, Link: Silent, Heard: start, Registered: true},
 		{ID: other, Link: Up, Heard: start, Registered: true, Follows: 4},

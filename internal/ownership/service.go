@@ -5,28 +5,28 @@ import "time"
 // The times of the protocol. Their order makes it safe: a lease ends before a link counts as
 // silent, and before a new owner stops waiting for a silent gateway.
 const (
-	// Beat is the interval of signs of life between gateways.
-	Beat = 100 * time.Millisecond
-	// Silence is the time without a sign of life after which a gateway counts as lost.
-	Silence = 800 * time.Millisecond
+	// HeartbeatInterval is the interval of signs of life between gateways.
+	HeartbeatInterval = 100 * time.Millisecond
+	// PeerTimeout is the time without a sign of life after which a gateway counts as lost.
+	PeerTimeout = 800 * time.Millisecond
 	// Lease is how long an owner grants after the last proof that it is the owner.
 	Lease = 700 * time.Millisecond
-	// Outlast is how long a new owner waits for gateways that are silent, from its claim or from
-	// the last promise. For gateways about which it knows nothing it waits for Settle: after that
+	// ClaimWait is how long a new owner waits for gateways that are silent, from its claim or from
+	// the last promise. For gateways about which it knows nothing it waits for GracePeriod: after that
 	// they use no more than their part.
-	Outlast = 800 * time.Millisecond
-	// Settle is how long a gateway that lost its owner uses only the slots that it held then.
+	ClaimWait = 800 * time.Millisecond
+	// GracePeriod is how long a gateway that lost its owner uses only the slots that it held then.
 	// Afterwards it uses its part of all slots.
-	Settle = 3 * time.Second
-	// Hold is for how long the slots of a silent gateway count as taken.
-	Hold = 30 * time.Second
-	// Steady is how long another gateway must be the first in the order until the owner
+	GracePeriod = 3 * time.Second
+	// SlotHold is for how long the slots of a silent gateway count as taken.
+	SlotHold = 30 * time.Second
+	// HandoverDelay is how long another gateway must be the first in the order until the owner
 	// hands the service over to it.
-	Steady = 10 * time.Second
-	// Respite is how long a gateway leaves its service to one that it cannot reach and that has
+	HandoverDelay = 10 * time.Second
+	// TakeoverBackoff is how long a gateway leaves its service to one that it cannot reach and that has
 	// taken the service: otherwise two gateways that cannot reach each other would take turns
 	// forever.
-	Respite = 30 * time.Second
+	TakeoverBackoff = 30 * time.Second
 )
 
 // Role is a gateway's role for a service.
@@ -64,9 +64,9 @@ type Peer struct {
 	Registered, Leaving bool
 	// Follows is the epoch of the owner that it hears, 0 for none.
 	Follows uint64
-	// Strange is set if this process has never heard from it, so that the slots that it holds are
+	// Unheard is set if this process has never heard from it, so that the slots that it holds are
 	// unknown.
-	Strange bool
+	Unheard bool
 }
 
 // Record is a service's record in Consul; the zero Record stands for none.
@@ -96,12 +96,12 @@ type Action int
 
 // The actions.
 const (
-	None   Action = iota
-	Claim         // write the next epoch into Consul by check-and-set, then call Taken
-	Gather        // announce to all gateways that this one owns the service
-	Open          // start to grant
-	Close         // stop granting and announce it to all gateways
-	Lapse         // stop granting: the lease is over
+	None     Action = iota
+	Claim           // write the next epoch into Consul by check-and-set, then call Taken
+	Announce        // announce to all gateways that this one owns the service
+	Open            // start to grant
+	Close           // stop granting and announce it to all gateways
+	Lapse           // stop granting: the lease is over
 )
 
 // Service is one gateway's state in the protocol for the owner of a service.
@@ -114,24 +114,24 @@ type Service struct {
 	epoch uint64 // messages of an earlier epoch are ignored
 	since time.Time
 
-	record Record
-	read   bool   // record was read once
-	mine   uint64 // the last epoch that this process took
-	ended  uint64 // an epoch whose owner has announced its end
-	// done are the gateways that have promised to ignore earlier epochs, and then those that have
-	// reported; mute are those that were silent when reports were requested.
-	done, mute map[ID]bool
-	pledge     bool      // this gateway took the epoch and waits for promises
-	heard      time.Time // the last promise, or the claim
-	lease      time.Time
-	better     time.Time // since when another gateway would be first
-	rival      ID        // the gateway that took the service and keeps it until respite
-	respite    time.Time
+	record     Record
+	read       bool   // record was read once
+	ownEpoch   uint64 // the last epoch that this process took
+	endedEpoch uint64 // an epoch whose owner has announced its end
+	// responded are the gateways that have promised to ignore earlier epochs, and then those that have
+	// reported; silent are those that were silent when reports were requested.
+	responded, silent map[ID]bool
+	awaiting          bool      // this gateway took the epoch and waits for promises
+	lastPromise       time.Time // the last promise, or the claim
+	lease             time.Time
+	betterSince       time.Time // since when another gateway would be first
+	rival             ID        // the gateway that took the service and keeps it until backoffUntil
+	backoffUntil      time.Time
 }
 
 // New returns the state of a service about which nothing is known.
 func New(name string, self ID, now time.Time) *Service {
-	return &Service{name: name, self: self, since: now, done: map[ID]bool{}, mute: map[ID]bool{}}
+	return &Service{name: name, self: self, since: now, responded: map[ID]bool{}, silent: map[ID]bool{}}
 }
 
 // Role returns the role, the epoch in force and since when.
@@ -149,8 +149,8 @@ func (s *Service) InForce() Record {
 	return Record{s.epoch, ""}
 }
 
-// Named returns the gateway that Consul names as the owner; "" for none.
-func (s *Service) Named() ID { return s.record.Owner }
+// RecordedOwner returns the gateway that Consul names as the owner; "" for none.
+func (s *Service) RecordedOwner() ID { return s.record.Owner }
 
 // Owner returns the gateway that decides; false if none is known.
 func (s *Service) Owner() (ID, bool) {
@@ -163,12 +163,12 @@ func (s *Service) Owner() (ID, bool) {
 	return "", false
 }
 
-func (s *Service) become(r Role, now time.Time) {
-	s.role, s.since, s.better = r, now, time.Time{}
+func (s *Service) setRole(r Role, now time.Time) {
+	s.role, s.since, s.betterSince = r, now, time.Time{}
 }
 
-// Saw processes the service's record in Consul. It reports whether the role changed.
-func (s *Service) Saw(r Record, now time.Time) (changed bool) {
+// Observe processes the service's record in Consul. It reports whether the role changed.
+func (s *Service) Observe(r Record, now time.Time) (changed bool) {
 	s.read = true
 	if r.Epoch < s.record.Epoch {
 		return false
@@ -183,24 +183,24 @@ func (s *Service) Saw(r Record, now time.Time) (changed bool) {
 		// in force here, and only this gateway will claim it.
 		changed = s.role != Apart
 		if changed {
-			s.become(Apart, now)
+			s.setRole(Apart, now)
 		}
 		return changed
 	}
-	s.taken(r.Owner, now)
-	s.epoch, s.pledge = r.Epoch, false
+	s.recordRival(r.Owner, now)
+	s.epoch, s.awaiting = r.Epoch, false
 	changed = s.role != Apart
 	if changed {
-		s.become(Apart, now)
+		s.setRole(Apart, now)
 	}
 	return changed
 }
 
-// taken records which gateway took the service from this one, which held it until then even if its
+// recordRival records which gateway took the service from this one, which held it until then even if its
 // lease had ended.
-func (s *Service) taken(by ID, now time.Time) {
-	if s.mine != 0 && s.mine == s.epoch && s.ended != s.mine {
-		s.rival, s.respite = by, now.Add(Respite)
+func (s *Service) recordRival(by ID, now time.Time) {
+	if s.ownEpoch != 0 && s.ownEpoch == s.epoch && s.endedEpoch != s.ownEpoch {
+		s.rival, s.backoffUntil = by, now.Add(TakeoverBackoff)
 	}
 }
 
@@ -215,36 +215,36 @@ func (s *Service) Taken(epoch uint64, now time.Time) {
 	if epoch <= s.epoch {
 		return // a later epoch is already known
 	}
-	s.epoch, s.mine, s.record = epoch, epoch, Record{epoch, s.self}
-	s.pledge, s.heard = true, now
+	s.epoch, s.ownEpoch, s.record = epoch, epoch, Record{epoch, s.self}
+	s.awaiting, s.lastPromise = true, now
 	if s.role != Apart {
-		s.become(Apart, now)
+		s.setRole(Apart, now)
 	}
-	clear(s.done)
-	clear(s.mute)
+	clear(s.responded)
+	clear(s.silent)
 }
 
 // Promised processes the promise of a gateway to ignore epochs before this one.
 func (s *Service) Promised(from ID, epoch uint64, now time.Time) {
-	if s.pledge && epoch == s.mine && !s.done[from] {
-		s.done[from] = true
-		s.heard = now // until now, the former owner may have relied on that gateway
+	if s.awaiting && epoch == s.ownEpoch && !s.responded[from] {
+		s.responded[from] = true
+		s.lastPromise = now // until now, the former owner may have relied on that gateway
 	}
 }
 
-// Pledges reports whether this gateway took the epoch and waits for promises.
-func (s *Service) Pledges() bool { return s.pledge }
+// AwaitsPromises reports whether this gateway took the epoch and waits for promises.
+func (s *Service) AwaitsPromises() bool { return s.awaiting }
 
 // gather requests reports from the reachable gateways; it has waited long enough for the others. A
 // gateway that has promised is reachable, even if its link does not count as up again yet.
 func (s *Service) gather(v *View, now time.Time) {
-	clear(s.mute)
+	clear(s.silent)
 	for _, p := range v.Peers {
-		s.mute[p.ID] = p.Link == Silent && !(s.pledge && s.done[p.ID])
+		s.silent[p.ID] = p.Link == Silent && !(s.awaiting && s.responded[p.ID])
 	}
-	clear(s.done)
-	s.pledge = false
-	s.become(Gathering, now)
+	clear(s.responded)
+	s.awaiting = false
+	s.setRole(Gathering, now)
 }
 
 // Reported processes the report of a gateway with all that it holds and waits for.
@@ -252,7 +252,7 @@ func (s *Service) Reported(from ID, epoch uint64, now time.Time) bool {
 	if epoch != s.epoch || s.role != Gathering && s.role != Owner {
 		return false
 	}
-	s.done[from] = true
+	s.responded[from] = true
 	return true
 }
 
@@ -260,14 +260,14 @@ func (s *Service) Reported(from ID, epoch uint64, now time.Time) bool {
 // follows: then it must send a report, and ignore earlier epochs.
 func (s *Service) Claimed(from ID, epoch uint64, now time.Time) bool {
 	switch {
-	case epoch < s.epoch, epoch == s.ended:
+	case epoch < s.epoch, epoch == s.endedEpoch:
 		return false
 	case epoch == s.epoch && (s.role == Owner || s.role == Gathering || s.role == Member && s.owner != from):
 		return false
 	}
-	s.epoch, s.owner, s.pledge = epoch, from, false
+	s.epoch, s.owner, s.awaiting = epoch, from, false
 	s.rival = "" // the gateway that took the service can be heard
-	s.become(Member, now)
+	s.setRole(Member, now)
 	return true
 }
 
@@ -276,43 +276,43 @@ func (s *Service) Ended(from ID, epoch uint64, now time.Time) (changed bool) {
 	if epoch < s.epoch {
 		return false
 	}
-	s.ended = epoch
+	s.endedEpoch = epoch
 	if s.role == Member && s.owner == from {
-		s.become(Apart, now)
+		s.setRole(Apart, now)
 		return true
 	}
 	return false
 }
 
-// Woke handles a pause of this process that was longer than a Lease: its state may be outdated, and
+// Resumed handles a pause of this process that was longer than a Lease: its state may be outdated, and
 // the messages that it has not read yet were sent while it still counted as live.
-func (s *Service) Woke(now time.Time) (changed bool) {
+func (s *Service) Resumed(now time.Time) (changed bool) {
 	changed = s.role != Apart
-	s.become(Apart, now)
+	s.setRole(Apart, now)
 	return changed
 }
 
 // Lapsed processes an owner's announcement that it grants nothing until its next claim.
 func (s *Service) Lapsed(from ID, epoch uint64, now time.Time) (changed bool) {
 	if s.role == Member && s.owner == from && s.epoch == epoch {
-		s.become(Apart, now)
+		s.setRole(Apart, now)
 		return true
 	}
 	return false
 }
 
 // Confirm extends the lease: at the given time Consul was queried and named this gateway.
-func (s *Service) Confirm(asked time.Time) { s.prolong(asked) }
+func (s *Service) Confirm(asked time.Time) { s.extendLease(asked) }
 
 // Acked extends the lease: all known gateways have received what this one sent at the given time,
 // and know no later epoch.
-func (s *Service) Acked(sent time.Time) { s.prolong(sent) }
+func (s *Service) Acked(sent time.Time) { s.extendLease(sent) }
 
-func (s *Service) prolong(from time.Time) {
+func (s *Service) extendLease(from time.Time) {
 	if until := from.Add(Lease); until.After(s.lease) {
 		s.lease = until
 	}
 }
 
-// May reports whether the gateway may grant slots as the owner.
-func (s *Service) May(now time.Time) bool { return s.role == Owner && now.Before(s.lease) }
+// MayGrant reports whether the gateway may grant slots as the owner.
+func (s *Service) MayGrant(now time.Time) bool { return s.role == Owner && now.Before(s.lease) }

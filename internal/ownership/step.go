@@ -3,49 +3,49 @@ package ownership
 import "time"
 
 // Step updates the role and returns the actions to perform. Callers call it after every event and
-// once per Beat.
+// once per HeartbeatInterval.
 func (s *Service) Step(v *View, now time.Time) Action {
 	switch s.role {
 	case Member:
 		if p, known := v.peer(s.owner); !known || p.Link != Up {
-			s.become(Apart, now)
+			s.setRole(Apart, now)
 		}
 	case Gathering:
 		switch {
-		case now.Sub(s.lease) >= Silence:
+		case now.Sub(s.lease) >= PeerTimeout:
 			// Nobody confirms this gateway, so it cannot become the owner and must not keep
 			// requests waiting.
-			s.become(Apart, now)
+			s.setRole(Apart, now)
 			return Lapse
-		case s.all(v, s.since, now) && now.Before(s.lease):
-			s.become(Owner, now)
+		case s.allResponded(v, s.since, now) && now.Before(s.lease):
+			s.setRole(Owner, now)
 			return Open
 		}
 	case Owner:
 		if !now.Before(s.lease) {
-			s.become(Apart, now)
+			s.setRole(Apart, now)
 			return Lapse
 		}
-		if s.yields(v, now) {
-			s.ended = s.epoch
-			s.become(Apart, now)
+		if s.handsOver(v, now) {
+			s.endedEpoch = s.epoch
+			s.setRole(Apart, now)
 			return Close
 		}
 	}
 	if s.role == Apart {
-		return s.apart(v, now)
+		return s.stepApart(v, now)
 	}
 	return None
 }
 
-// all reports whether every gateway has answered, has ended, or was silent for so long that it can
+// allResponded reports whether every gateway has answered, has ended, or was silent for so long that it can
 // no longer act on an earlier epoch.
-func (s *Service) all(v *View, since, now time.Time) bool {
+func (s *Service) allResponded(v *View, since, now time.Time) bool {
 	for _, p := range v.Peers {
 		switch {
-		case s.done[p.ID], p.Link == Gone:
-		case p.Link == Silent && (s.mute[p.ID] || now.Sub(since) >= Outlast &&
-			(!p.Strange || now.Sub(since) >= Settle)):
+		case s.responded[p.ID], p.Link == Gone:
+		case p.Link == Silent && (s.silent[p.ID] || now.Sub(since) >= ClaimWait &&
+			(!p.Unheard || now.Sub(since) >= GracePeriod)):
 		default:
 			return false
 		}
@@ -53,9 +53,9 @@ func (s *Service) all(v *View, since, now time.Time) bool {
 	return true
 }
 
-// yields reports whether this gateway must hand over the service: because it is about to end, or
+// handsOver reports whether this gateway must hand over the service: because it is about to end, or
 // because another has been the first in the order for long enough.
-func (s *Service) yields(v *View, now time.Time) bool {
+func (s *Service) handsOver(v *View, now time.Time) bool {
 	first, any := s.first(v)
 	switch {
 	case !any || !v.Consul:
@@ -63,12 +63,12 @@ func (s *Service) yields(v *View, now time.Time) bool {
 	case v.Leaving:
 		return true
 	case first == s.self:
-		s.better = time.Time{}
+		s.betterSince = time.Time{}
 		return false
-	case s.better.IsZero():
-		s.better = now
+	case s.betterSince.IsZero():
+		s.betterSince = now
 	}
-	return now.Sub(s.better) >= Steady
+	return now.Sub(s.betterSince) >= HandoverDelay
 }
 
 // candidates are the gateways that could own the service, in order.
@@ -94,57 +94,57 @@ func (s *Service) first(v *View) (ID, bool) {
 	return ids[0], true
 }
 
-// turn is how much longer each gateway in the order waits than the one before it, in case that one
+// claimStagger is how much longer each gateway in the order waits than the one before it, in case that one
 // cannot reach Consul.
-const turn = time.Second
+const claimStagger = time.Second
 
-func (s *Service) apart(v *View, now time.Time) Action {
-	switch held := s.holds(); {
-	case held && s.pledge && !s.all(v, s.heard, now):
+func (s *Service) stepApart(v *View, now time.Time) Action {
+	switch held := s.ownsEpoch(); {
+	case held && s.awaiting && !s.allResponded(v, s.lastPromise, now):
 		return None
 	case held && now.Before(s.lease):
 		// It has just taken the epoch, or its lease has ended but its epoch has not.
 		s.gather(v, now)
-		return Gather
+		return Announce
 	case !v.Consul || !s.read || v.Leaving:
 		return None
-	case !s.lost(v, now):
+	case !s.ownerLost(v, now):
 		return None
 	}
 	for at, id := range s.candidates(v) {
-		if id == s.self && now.Sub(s.since) >= time.Duration(at)*turn {
+		if id == s.self && now.Sub(s.since) >= time.Duration(at)*claimStagger {
 			return Claim
 		}
 	}
 	return None
 }
 
-// holds reports whether this gateway took the newest epoch that it knows of, and that epoch has not
+// ownsEpoch reports whether this gateway took the newest epoch that it knows of, and that epoch has not
 // ended.
-func (s *Service) holds() bool {
-	return s.mine != 0 && s.mine == s.epoch && s.record == (Record{s.mine, s.self}) && s.ended != s.mine
+func (s *Service) ownsEpoch() bool {
+	return s.ownEpoch != 0 && s.ownEpoch == s.epoch && s.record == (Record{s.ownEpoch, s.self}) && s.endedEpoch != s.ownEpoch
 }
 
-// lost reports whether the owner in Consul's record no longer decides.
-func (s *Service) lost(v *View, now time.Time) bool {
+// ownerLost reports whether the owner in Consul's record no longer decides.
+func (s *Service) ownerLost(v *View, now time.Time) bool {
 	r := s.record
-	if r.Epoch == 0 || r.Owner == s.self || s.ended == r.Epoch {
+	if r.Epoch == 0 || r.Owner == s.self || s.endedEpoch == r.Epoch {
 		return true
 	}
 	p, known := v.peer(r.Owner)
 	switch {
 	case !known:
-		return now.Sub(s.since) >= Silence
+		return now.Sub(s.since) >= PeerTimeout
 	case p.Link == Gone:
 		return true
 	case p.Link == Up:
-		return p.Leaving && now.Sub(s.since) >= Silence
+		return p.Leaving && now.Sub(s.since) >= PeerTimeout
 	}
-	return now.Sub(p.Heard) >= Silence && !(s.rival == r.Owner && now.Before(s.respite)) && !followed(v, r)
+	return now.Sub(p.Heard) >= PeerTimeout && !(s.rival == r.Owner && now.Before(s.backoffUntil)) && !ownerHeard(v, r)
 }
 
-// followed reports whether another gateway hears the owner: then only this one is cut off.
-func followed(v *View, r Record) bool {
+// ownerHeard reports whether another gateway hears the owner: then only this one is cut off.
+func ownerHeard(v *View, r Record) bool {
 	for _, p := range v.Peers {
 		if p.Link == Up && p.ID != r.Owner && p.Follows == r.Epoch {
 			return true

@@ -52,8 +52,8 @@ func (a *Answer) Made() int {
 	return len(a.Tokens)
 }
 
-// Lie returns why the reported counts are impossible, "" if they are not.
-func (a *Answer) Lie() string {
+// UsageProblem returns why the reported counts are impossible, "" if they are not.
+func (a *Answer) UsageProblem() string {
 	switch {
 	case a.Output < 0:
 		return ""
@@ -75,9 +75,9 @@ func (a *Answer) Lie() string {
 // Scale converts between words and tokens as a server counts them: tokens = Base + PerWord * words.
 type Scale struct{ Base, PerWord float64 }
 
-// ScaleOf derives the scale from the words and tokens of three prompts of different length. It
+// FitScale derives the scale from the words and tokens of three prompts of different length. It
 // fails if no tokenizer can produce the counts.
-func ScaleOf(words, tokens [3]int) (Scale, error) {
+func FitScale(words, tokens [3]int) (Scale, error) {
 	per := float64(tokens[2]-tokens[0]) / float64(words[2]-words[0])
 	s := Scale{Base: float64(tokens[0]) - per*float64(words[0]), PerWord: per}
 	if !(per >= 0.2 && per <= 8) {

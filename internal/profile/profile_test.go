@@ -128,11 +128,11 @@ func TestRoundsEndWhenKnown(t *testing.T) {
 }
 
 func TestScaleNeedsATokenizer(t *testing.T) {
-	if s, err := ScaleOf([3]int{32, 96, 256}, [3]int{50, 130, 330}); err != nil || s.Words(1000) != 792 {
+	if s, err := FitScale([3]int{32, 96, 256}, [3]int{50, 130, 330}); err != nil || s.Words(1000) != 792 {
 		t.Errorf("%+v, %d, %v", s, s.Words(1000), err)
 	}
 	for _, tokens := range [][3]int{{7, 7, 7}, {50, 400, 330}, {0, 0, 9000}} {
-		if s, err := ScaleOf([3]int{32, 96, 256}, tokens); err == nil {
+		if s, err := FitScale([3]int{32, 96, 256}, tokens); err == nil {
 			t.Errorf("%v passes as %+v", tokens, s)
 		}
 	}

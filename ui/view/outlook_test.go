@@ -219,7 +219,7 @@ func TestTrafficIsThatOfAllGateways(t *testing.T) {
 		answers := []api.Concurrency{told(now-600, whole), told(now-150, whole)}
 		var m Memory
 		m.Answered(AnsweredBy(answers))
-		m.Fill(Together(answers))
+		m.Fill(MergeSeries(answers))
 		m.Answered(now - 2) // as each later answer says
 		var r Replay
 		r.Continue([]Policy{p}, &m, now, never)

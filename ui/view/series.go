@@ -205,10 +205,10 @@ func AnsweredBy(answers []api.Concurrency) (first int64) {
 	return first
 }
 
-// Together combines the series of several gateways for a service. Gateways that share their queues
+// MergeSeries combines the series of several gateways for a service. Gateways that share their queues
 // each report the demand of all, so the largest value counts in each second; otherwise values add
 // up. Tokens always add up. A gateway without a second did not run yet.
-func Together(answers []api.Concurrency) []api.Point {
+func MergeSeries(answers []api.Concurrency) []api.Point {
 	points := map[int64]*api.Point{}
 	for _, a := range answers {
 		for _, p := range a.Series {

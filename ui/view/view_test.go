@@ -58,14 +58,14 @@ func TestMemoryKeepsAlikeSecondsOnce(t *testing.T) {
 }
 
 func TestTogether(t *testing.T) {
-	apart := Together([]api.Concurrency{
+	apart := MergeSeries([]api.Concurrency{
 		{Series: []api.Point{{Time: 1, Queued: 1, Active: 1, Class: map[string]api.ClassPoint{"t4": {Active: 1}}}}},
 		{Series: []api.Point{{Time: 1, Queued: 2, Active: 1, Class: map[string]api.ClassPoint{"t4": {Active: 1}}}, {Time: 2}}},
 	})
 	if len(apart) != 2 || apart[0].Queued != 3 || apart[0].Class["t4"].Active != 2 {
 		t.Errorf("each for itself: %+v", apart)
 	}
-	whole := Together([]api.Concurrency{
+	whole := MergeSeries([]api.Concurrency{
 		{Whole: true, Series: []api.Point{{Time: 1, Queued: 3, Active: 2}}},
 		{Whole: true, Series: []api.Point{{Time: 1, Queued: 4, Active: 2}}},
 	})

@@ -177,7 +177,7 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	w.served[service] = view.ServedOf(latencies, now)
 	w.memoryOf(service).FillSpreads(spreads)
 	w.memoryOf(service).Answered(min(now, view.AnsweredBy(points)))
-	w.memoryOf(service).Fill(around(now, view.Together(points)))
+	w.memoryOf(service).Fill(around(now, view.MergeSeries(points)))
 	w.tell()
 }
 

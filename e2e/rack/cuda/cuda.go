@@ -112,7 +112,7 @@ func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
 	}
 	client.Percentage, _ = o.Env("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
 	client.MemoryLimit, _ = o.Env("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
-	l := &overMPS{conn: conn, in: json.NewDecoder(conn), out: json.NewEncoder(conn)}
+	l := &mpsLink{conn: conn, in: json.NewDecoder(conn), out: json.NewEncoder(conn)}
 	var welcome wire.Welcome
 	if err := l.out.Encode(wire.Hello{Client: &client}); err != nil {
 		return nil, &Error{wire.MPSRPCFailure, err.Error()}
@@ -212,15 +212,15 @@ func (c *Context) Close() error {
 	return c.link.close()
 }
 
-// overMPS is a link to the MPS server.
-type overMPS struct {
+// mpsLink is a link to the MPS server.
+type mpsLink struct {
 	mu   sync.Mutex
 	conn net.Conn
 	in   *json.Decoder
 	out  *json.Encoder
 }
 
-func (l *overMPS) do(r wire.Request) error {
+func (l *mpsLink) do(r wire.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var reply wire.Reply
@@ -236,7 +236,7 @@ func (l *overMPS) do(r wire.Request) error {
 	return nil
 }
 
-func (l *overMPS) close() error { return l.conn.Close() }
+func (l *mpsLink) close() error { return l.conn.Close() }
 
 func trimmed(env func(string) (string, bool), key string) *string {
 	if v, ok := env(key); ok {

@@ -17,7 +17,7 @@ func direct(o Options) (*Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &alone{rack: path}
+	l := &directLink{rack: path}
 	c := &Context{link: l}
 	there := file.Devices(func(d wire.Device) bool { return reachable(o.Root, d) })
 	for _, d := range file.Select(there, trimmed(o.Env, "CUDA_VISIBLE_DEVICES")) {
@@ -61,9 +61,9 @@ func describe(o Options) (path string, f *rack.File, err error) {
 	return "", nil, &Error{wire.NoDevice, rack.Libcuda + ": cannot open shared object file: No such file or directory"}
 }
 
-// alone is the link of a process without MPS. It declares itself to NVML if it can reach the rack,
+// directLink is the link of a process without MPS. It declares itself to NVML if it can reach the rack,
 // which a container cannot.
-type alone struct {
+type directLink struct {
 	rack    string
 	mu      sync.Mutex
 	devices []wire.Device
@@ -71,7 +71,7 @@ type alone struct {
 	lost    bool
 }
 
-func (l *alone) declare() error {
+func (l *directLink) declare() error {
 	if l.rack == "" {
 		return nil
 	}
@@ -90,7 +90,7 @@ func physical(d wire.Device) string {
 	return d.UUID
 }
 
-func (l *alone) do(r wire.Request) error {
+func (l *directLink) do(r wire.Request) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r.Op == "fault" {
@@ -117,7 +117,7 @@ func (l *alone) do(r wire.Request) error {
 	return l.declare()
 }
 
-func (l *alone) close() error {
+func (l *directLink) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, d := range l.devices {

@@ -11,12 +11,14 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// said is an error with the words of the real program, including the capital letter.
-type said string
+// controlError is an error with the words of the real program, including the capital letter.
+type controlError string
 
-func (s said) Error() string { return string(s) }
+func (s controlError) Error() string { return string(s) }
 
-func sayf(format string, args ...any) error { return said(fmt.Sprintf(format, args...)) }
+func controlErrorf(format string, args ...any) error {
+	return controlError(fmt.Sprintf(format, args...))
+}
 
 // command executes one command line of the control program.
 func (d *daemon) command(line string, peer *syscall.Ucred) wire.Reply {
@@ -60,7 +62,7 @@ func (d *daemon) startServer(args []string, peer *syscall.Ucred) (string, error)
 	if i := slices.Index(args, "-uid"); i >= 0 && i+1 < len(args) {
 		n, err := strconv.Atoi(args[i+1])
 		if err != nil {
-			return "", sayf("Invalid user ID %s", args[i+1])
+			return "", controlErrorf("Invalid user ID %s", args[i+1])
 		}
 		uid = n
 	}
@@ -78,7 +80,7 @@ func (d *daemon) running(pid string) (*server, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.server == nil || (pid != "" && strconv.Itoa(d.server.pid) != pid) {
-		return nil, sayf("Server %s not found", pid)
+		return nil, controlErrorf("Server %s not found", pid)
 	}
 	return d.server, nil
 }
@@ -156,7 +158,7 @@ func (d *daemon) ps(args []string, _ *syscall.Ucred) (string, error) {
 func percentage(s string) (float64, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || f <= 0 || f > 100 {
-		return 0, sayf("Invalid active thread percentage %q", s)
+		return 0, controlErrorf("Invalid active thread percentage %q", s)
 	}
 	return f, nil
 }
@@ -189,7 +191,7 @@ func (d *daemon) getPercentage(args []string, _ *syscall.Ucred) (string, error) 
 
 func (d *daemon) setPercentage(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 2 {
-		return "", sayf("Usage: set_active_thread_percentage PID PERCENTAGE")
+		return "", controlErrorf("Usage: set_active_thread_percentage PID PERCENTAGE")
 	}
 	f, err := percentage(args[1])
 	if err != nil {
@@ -211,7 +213,7 @@ func (d *daemon) getDefaultLimit(args []string, _ *syscall.Ucred) (string, error
 
 func (d *daemon) setDefaultLimit(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 2 {
-		return "", sayf("Usage: set_default_device_pinned_mem_limit DEVICE LIMIT")
+		return "", controlErrorf("Usage: set_default_device_pinned_mem_limit DEVICE LIMIT")
 	}
 	if _, err := mebibytes(args[1]); err != nil {
 		return "", err
@@ -233,7 +235,7 @@ func (d *daemon) getLimit(args []string, _ *syscall.Ucred) (string, error) {
 
 func (d *daemon) setLimit(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 3 {
-		return "", sayf("Usage: set_device_pinned_mem_limit PID DEVICE LIMIT")
+		return "", controlErrorf("Usage: set_device_pinned_mem_limit PID DEVICE LIMIT")
 	}
 	if _, err := mebibytes(args[2]); err != nil {
 		return "", err
@@ -252,7 +254,7 @@ func (d *daemon) getPriority([]string, *syscall.Ucred) (string, error) { return 
 
 func (d *daemon) terminate(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 2 {
-		return "", sayf("Usage: terminate_client SERVER_PID CLIENT_PID")
+		return "", controlErrorf("Usage: terminate_client SERVER_PID CLIENT_PID")
 	}
 	s, err := d.running(args[0])
 	if err != nil {
@@ -260,11 +262,11 @@ func (d *daemon) terminate(args []string, _ *syscall.Ucred) (string, error) {
 	}
 	pid, err := strconv.Atoi(args[1])
 	if err != nil {
-		return "", sayf("Invalid client PID %s", args[1])
+		return "", controlErrorf("Invalid client PID %s", args[1])
 	}
 	a, err := s.order(order{Op: "terminate", PID: pid}, nil)
 	if err == nil && !a.OK {
-		err = sayf("Client %d not found", pid)
+		err = controlErrorf("Client %d not found", pid)
 	}
 	return "0\n", err
 }
@@ -286,7 +288,7 @@ func (d *daemon) quitCommand(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) == 2 && args[0] == "-t" {
 		n, err := strconv.Atoi(args[1])
 		if err != nil || n < 0 {
-			return "", sayf("Invalid timeout %s", args[1])
+			return "", controlErrorf("Invalid timeout %s", args[1])
 		}
 		timeout = max(time.Duration(n)*time.Second, time.Millisecond)
 	}

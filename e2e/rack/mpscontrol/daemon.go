@@ -91,7 +91,7 @@ func (d *daemon) attach(conn *net.UnixConn, peer *syscall.Ucred, client wire.Cli
 			_ = json.NewEncoder(conn).Encode(wire.Welcome{Error: wire.MPSRPCFailure, Message: err.Error()})
 			return
 		}
-		if s.hand(conn, peer, client) == nil {
+		if s.forward(conn, peer, client) == nil {
 			d.log.Printf("NEW CLIENT %d from user %d: Server already exists", peer.Pid, peer.Uid)
 			return
 		}
@@ -103,7 +103,7 @@ func (d *daemon) attach(conn *net.UnixConn, peer *syscall.Ucred, client wire.Cli
 func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	uid, said := peer.Uid, false
+	uid, reported := peer.Uid, false
 	if d.multiuser {
 		uid = 0
 	}
@@ -119,9 +119,9 @@ func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
 		if d.server.uid == uid {
 			return d.server, nil
 		}
-		if !said {
+		if !reported {
 			d.log.Printf("User %d waits: server %d of user %d is in use", peer.Uid, d.server.pid, d.server.uid)
-			said = true
+			reported = true
 		}
 		d.server.leaveWhenIdle()
 		d.changed.Wait()

@@ -162,8 +162,8 @@ func (s *server) order(o order, pass *net.UnixConn) (answer, error) {
 	return a, json.Unmarshal(buf[:n], &a)
 }
 
-// hand passes a client's connection to the server.
-func (s *server) hand(conn *net.UnixConn, peer *syscall.Ucred, client wire.Client) error {
+// forward passes a client's connection to the server.
+func (s *server) forward(conn *net.UnixConn, peer *syscall.Ucred, client wire.Client) error {
 	_, err := s.order(order{Op: "client", Client: &client, PID: int(peer.Pid)}, conn)
 	return err
 }

@@ -18,7 +18,7 @@ func mebibytes(s string) (int, error) {
 	digits := strings.TrimRight(upper, "GM")
 	n, err := strconv.Atoi(digits)
 	if err != nil || n <= 0 || len(upper)-len(digits) != 1 {
-		return 0, sayf("Invalid memory limit %q", s)
+		return 0, controlErrorf("Invalid memory limit %q", s)
 	}
 	return n * factor, nil
 }

@@ -76,14 +76,14 @@ func foreground(multiuser bool) int {
 	return 0
 }
 
-var errRunning = sayf("An instance of this daemon is already running")
+var errRunning = controlErrorf("An instance of this daemon is already running")
 
 // run serves until quit or a terminating signal.
 func run(multiuser bool, ready func()) error {
 	pipe, logs := pipeDirectory(), logDirectory()
 	for _, dir := range []string{pipe, logs} {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-			return sayf("Failed to open directory %s", dir)
+			return controlErrorf("Failed to open directory %s", dir)
 		}
 	}
 	lock, err := locked(filepath.Join(pipe, "control_lock"))
@@ -185,7 +185,7 @@ func (d *daemon) claim() (release func(), err error) {
 		}
 		l, err := locked(filepath.Join(d.rack+".d", "mps-"+gpu+".lock"))
 		if err != nil {
-			d.record(rack.Second, gpu)
+			d.record(rack.SecondDaemon, gpu)
 			continue
 		}
 		locks = append(locks, l)
@@ -224,7 +224,7 @@ func (d *daemon) listen() (*net.UnixListener, error) {
 	_ = os.Remove(path) // a killed daemon leaves its socket
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, sayf("Failed to bind %s: %v", path, err)
+		return nil, controlErrorf("Failed to bind %s: %v", path, err)
 	}
 	if err := os.Chmod(path, 0o777); err != nil {
 		return nil, err

@@ -21,9 +21,9 @@ const (
 	asSleep  = "sleep" // waits until it is stopped, for jobs that only pull an image
 )
 
-// guise parses the arguments of the program that it stands in for. It accepts only the flags that
+// emulate parses the arguments of the program that it stands in for. It accepts only the flags that
 // jobs/ uses, so that a job file cannot drift from what is known to be right.
-func guise(name string, args []string, o options) (options, error) {
+func emulate(name string, args []string, o options) (options, error) {
 	switch name {
 	case asVLLM:
 		return vllm(args, o)
