@@ -13,14 +13,14 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// longestName bounds a request about an image, in bytes.
-const longestName = 64 << 10
+// maxNameLength bounds a request about an image, in bytes.
+const maxNameLength = 64 << 10
 
 // image answers how an image is pulled through the cache, with a ticket that opens for it
 // what the job's namespace may read.
 func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
 	var ask cacheapi.Image
-	if err := json.NewDecoder(io.LimitReader(r.Body, longestName)).Decode(&ask); err != nil {
+	if err := json.NewDecoder(io.LimitReader(r.Body, maxNameLength)).Decode(&ask); err != nil {
 		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
 		return
 	}

@@ -24,8 +24,8 @@ type accessLog struct {
 	lines []byte
 }
 
-// mostLines is the size of the buffer of unwritten lines, in bytes.
-const mostLines = 4 << 20
+// maxLines is the size of the buffer of unwritten lines, in bytes.
+const maxLines = 4 << 20
 
 // openAccessLog opens the access log: "off", "stderr" or a file. It returns nil for "off".
 func openAccessLog(to string, dropped prometheus.Counter) (*accessLog, error) {
@@ -59,12 +59,12 @@ func plain(groups []string, a slog.Attr) slog.Attr {
 func (a *accessLog) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.lines)+len(p) > mostLines {
+	if len(a.lines)+len(p) > maxLines {
 		a.dropped.Inc()
 		return len(p), nil
 	}
 	a.lines = append(a.lines, p...)
-	if len(a.lines) > mostLines/2 {
+	if len(a.lines) > maxLines/2 {
 		select {
 		case a.full <- struct{}{}:
 		default:

@@ -18,9 +18,9 @@ type allowances struct {
 	swept time.Time
 }
 
-// mostAllowances limits the accounts of tenants without configuration: clients can invent any
+// maxAllowances limits the accounts of tenants without configuration: clients can invent any
 // number of names.
-const mostAllowances = 10_000
+const maxAllowances = 10_000
 
 // bound returns the limit of a tenant in tokens per minute, 0 for none.
 func (t *tenants) bound(tenant string) float64 {
@@ -33,12 +33,12 @@ func (t *tenants) bound(tenant string) float64 {
 // account returns a tenant's account with a limit of perMinute. The caller holds mu.
 func (a *allowances) account(tenant string, named bool, perMinute float64, now time.Time) *allowance.Account {
 	one := a.of[tenant]
-	if one == nil && !named && len(a.of) >= mostAllowances {
+	if one == nil && !named && len(a.of) >= maxAllowances {
 		if now.Sub(a.swept) >= time.Second {
 			a.swept = now
 			maps.DeleteFunc(a.of, func(_ string, o *allowance.Account) bool { return o.Full(now) })
 		}
-		if len(a.of) >= mostAllowances {
+		if len(a.of) >= maxAllowances {
 			tenant = "" // the account that all further tenants share
 			one = a.of[tenant]
 		}

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// mostFallbacks is the largest number of services to which a request falls back in turn.
-const mostFallbacks = 4
+// maxFallbacks is the largest number of services to which a request falls back in turn.
+const maxFallbacks = 4
 
 // split returns the service for a request to v: v itself, or at random one of its splits.
 func (p *plan) split(v *service) *service {
@@ -36,7 +36,7 @@ func (x *exchange) enter() error {
 		x.entered = began
 	}
 	err := x.service.line.Enter(x.in.Context(), &x.pass, x.request)
-	for range mostFallbacks {
+	for range maxFallbacks {
 		waited := time.Since(began)
 		if err == nil || !turnsAway(err) || !x.fallBack() {
 			return err
@@ -52,7 +52,7 @@ func (x *exchange) enter() error {
 // repeating it is harmless, it returns the fallback's answer. The client has not received anything
 // yet.
 func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, error) {
-	for range mostFallbacks {
+	for range maxFallbacks {
 		verdict, pause, ok := x.unserved(res, err)
 		if !ok {
 			break

@@ -230,7 +230,7 @@ func TestAVeryLongCompressedBodyIsNotCut(t *testing.T) {
 	var body bytes.Buffer
 	z, _ := gzip.NewWriterLevel(&body, gzip.BestSpeed)
 	io.WriteString(z, `{"model":"x","pad":"`)
-	io.CopyN(z, strings.NewReader(strings.Repeat("a", match.LongestDecoded)), match.LongestDecoded)
+	io.CopyN(z, strings.NewReader(strings.Repeat("a", match.MaxDecoded)), match.MaxDecoded)
 	io.WriteString(z, `"}`)
 	z.Close()
 	r, _ := http.NewRequest(http.MethodPost, g.url, bytes.NewReader(body.Bytes()))

@@ -134,9 +134,9 @@ func (l *language) observed(v *service, id string, s engine.State) {
 		KVUsed: max(s.KVUsed, 0)})
 }
 
-// longestSized is the largest part of a body, in bytes, that is read to size it: a million tokens
+// maxSized is the largest part of a body, in bytes, that is read to size it: a million tokens
 // of text, or several pictures.
-const longestSized = 8 << 20
+const maxSized = 8 << 20
 
 // size determines the work of a request. It keeps none of its text. If it cannot read the whole
 // prompt, it assumes that the rest continues the earlier requests of the session.
@@ -150,13 +150,13 @@ func (l *language) size(x *exchange, tenant string) prompt.Size {
 	}
 	s, whole := l.readBody(x, key)
 	if session := x.in.Header.Get(c.Session); !whole && session != "" && l.books && isPrompt(x.in) {
-		s.Follow(tenant+"\x00"+session[:min(len(session), longestSession)], key)
+		s.Follow(tenant+"\x00"+session[:min(len(session), maxSessionKey)], key)
 	}
 	return s
 }
 
-// longestSession is the number of bytes of a session's name that count.
-const longestSession = 256
+// maxSessionKey is the number of bytes of a session's name that count.
+const maxSessionKey = 256
 
 // isPrompt reports whether the body of a request is a prompt, by its path or its media type.
 func isPrompt(r *http.Request) bool {
@@ -181,7 +181,7 @@ func (l *language) readBody(x *exchange, key prompt.Key) (s prompt.Size, whole b
 		return prompt.Read(api, nil, length, key), false
 	}
 	read := 0
-	x.body.Text(longestSized, func(text []byte) { // may be only the first part of the body
+	x.body.Text(maxSized, func(text []byte) { // may be only the first part of the body
 		s, read = prompt.Read(api, text, length, key), len(text)
 	})
 	return s, x.body.Whole() && int64(read) >= length && s.API != prompt.Opaque

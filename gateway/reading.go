@@ -110,7 +110,7 @@ func (r *reading) settle(x *exchange) {
 const (
 	besides       = 1 << 16 // tokens that an engine adds to a prompt
 	besidesUnread = 1 << 20 // the prompt in a body that was not read, for example a compressed one
-	mostEach      = 1 << 20 // one answer without a limit
+	maxEach       = 1 << 20 // one answer without a limit
 	slack         = 8       // factor over the size of the request
 )
 
@@ -128,13 +128,13 @@ func (r *reading) mostPrompt() int64 {
 func (r *reading) mostOutput() int64 {
 	s := &r.size
 	if s.Limit == 0 {
-		return mostEach
+		return maxEach
 	}
 	answers := s.Answers
 	if s.API == prompt.Completions {
 		answers *= max(1, s.Text+s.IDs) // a body can contain this many prompts
 	}
-	return min(slack*s.Limit*answers, mostEach)
+	return min(slack*s.Limit*answers, maxEach)
 }
 
 // used returns the usage that the engine reported, without implausible numbers.

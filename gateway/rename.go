@@ -47,7 +47,7 @@ func (x *exchange) undoCoding(v *service) {
 		return
 	}
 	// A body of a few kilobytes must not take the space of thousands.
-	most := min(match.LongestDecoded-1, max(1<<20, 16*x.body.Size()))
+	most := min(match.MaxDecoded-1, max(1<<20, 16*x.body.Size()))
 	plain := x.server.bodies.Body(io.LimitReader(text, most+1), -1)
 	if err := plain.Take(); err != nil || !plain.Whole() || plain.Size() > most {
 		plain.Free()

@@ -9,8 +9,8 @@ import (
 	"os"
 )
 
-// leastKey is the shortest length of the salt key in bytes: a shorter one can be guessed.
-const leastKey = 16
+// minSaltKey is the shortest length of the salt key in bytes: a shorter one can be guessed.
+const minSaltKey = 16
 
 // saltKey reads the salt key from a file, or creates a random one if path is "".
 func saltKey(path string) ([]byte, error) {
@@ -23,9 +23,9 @@ func saltKey(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache_salt_key_file: %w", err)
 	}
-	if len(key) < leastKey {
+	if len(key) < minSaltKey {
 		return nil, fmt.Errorf("cache_salt_key_file: %s has %d bytes: want at least %d random ones", path,
-			len(key), leastKey)
+			len(key), minSaltKey)
 	}
 	return key, nil
 }

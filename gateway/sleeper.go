@@ -61,10 +61,10 @@ func (p *sleeper) maySleep(now time.Time) bool {
 	return p.state == awake && !p.unable && !p.busy && now.Sub(p.woken) >= stays
 }
 
-// leave leaves a replica alone for a while, twice as long after each failure, up to longestAway.
+// leave leaves a replica alone for a while, twice as long after each failure, up to maxSleepBackoff.
 func (p *sleeper) leave(now time.Time) {
 	p.state = away
-	p.until = now.Add(min(firstAway<<min(p.failures, 10), longestAway))
+	p.until = now.Add(min(minSleepBackoff<<min(p.failures, 10), maxSleepBackoff))
 	p.failures++
 }
 

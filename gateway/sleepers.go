@@ -49,12 +49,12 @@ const (
 	settles = time.Second
 	// looks is how often to check whether a replica should sleep or wake.
 	looks = time.Second
-	// asks is how often to ask replicas whether they sleep: someone else may order it, or an engine
+	// sleepPollInterval is how often to ask replicas whether they sleep: someone else may order it, or an engine
 	// may restart.
-	asks = 5 * time.Second
-	// firstAway and longestAway bound how long a replica that could not be woken is left alone.
-	firstAway   = 5 * time.Second
-	longestAway = 5 * time.Minute
+	sleepPollInterval = 5 * time.Second
+	// minSleepBackoff and maxSleepBackoff bound how long a replica that could not be woken is left alone.
+	minSleepBackoff = 5 * time.Second
+	maxSleepBackoff = 5 * time.Minute
 )
 
 func newSleepers(v *service, m *metrics, log *slog.Logger) *sleepers {
@@ -171,7 +171,7 @@ func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]i
 			s.ask(ctx, p)
 		}
 	case awake, sleeping:
-		if !p.unable && now.Sub(p.asked) > asks {
+		if !p.unable && now.Sub(p.asked) > sleepPollInterval {
 			s.ask(ctx, p)
 		}
 	case draining:

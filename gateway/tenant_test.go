@@ -45,15 +45,15 @@ func TestMadeUpTenantsDisplaceNoneThatIsConfigured(t *testing.T) {
 	ts := tenants{config.Tenants{Limits: map[string]dispatch.Limits{"acme": {}}}}
 	now := time.Now()
 	usage, spent := newAccounts(), allowances{of: map[string]*allowance.Account{}}
-	for i := range 2 * mostAccounts {
+	for i := range 2 * maxAccounts {
 		name := fmt.Sprint("made-up-", i)
 		usage.add("m", name, ts.named(name), &sample{prompt: 1})
 		spent.take(name, ts.named(name), 100, 50, now)
 	}
-	if n := len(usage.of); n > mostAccounts+1 {
+	if n := len(usage.of); n > maxAccounts+1 {
 		t.Errorf("%d accounts of usage", n)
 	}
-	if n := len(spent.of); n > mostAllowances+1 {
+	if n := len(spent.of); n > maxAllowances+1 {
 		t.Errorf("%d accounts of tokens per minute", n)
 	}
 	usage.add("m", "acme", ts.named("acme"), &sample{prompt: 7})

@@ -19,9 +19,9 @@ type accounts struct {
 
 type account struct{ service, tenant string }
 
-// mostAccounts limits the accounts of tenants without configuration: clients can invent any number
+// maxAccounts limits the accounts of tenants without configuration: clients can invent any number
 // of names.
-const mostAccounts = 10_000
+const maxAccounts = 10_000
 
 // otherTenants is the shared account of further tenants.
 const otherTenants = "other"
@@ -35,7 +35,7 @@ func (a *accounts) add(service, tenant string, named bool, s *sample) {
 	defer a.mu.Unlock()
 	key := account{service, tenant}
 	u := a.of[key]
-	if u == nil && !named && len(a.of) >= mostAccounts {
+	if u == nil && !named && len(a.of) >= maxAccounts {
 		key.tenant = otherTenants
 		u = a.of[key]
 	}

@@ -65,13 +65,13 @@ func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 	return s, pair.ModifyIndex, nil
 }
 
-// mostRaces is the maximum number of attempts to write a document that others change at the same time.
-const mostRaces = 20
+// maxConflicts is the maximum number of attempts to write a document that others change at the same time.
+const maxConflicts = 20
 
 // change changes the slots by check-and-set. change returns false if there is nothing to change any
 // more.
 func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver.Slots, bool)) error {
-	for range mostRaces {
+	for range maxConflicts {
 		slots, index, err := d.Slots(ctx)
 		if err != nil {
 			return err
@@ -85,7 +85,7 @@ func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver
 			return err
 		}
 	}
-	return fmt.Errorf("key %s/slots in Consul: others changed it during each of %d attempts", d.Prefix, mostRaces)
+	return fmt.Errorf("key %s/slots in Consul: others changed it during each of %d attempts", d.Prefix, maxConflicts)
 }
 
 func (d Documents) cas(ctx context.Context, key string, value any, index uint64) (bool, error) {
@@ -104,7 +104,7 @@ func (d Documents) cas(ctx context.Context, key string, value any, index uint64)
 // SetWanted replaces the wanted drivers. change returns the new document for the present one. If
 // the present one cannot be parsed, change gets the error, and may refuse.
 func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, error) (driver.Wanted, error)) error {
-	for range mostRaces {
+	for range maxConflicts {
 		pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
 		if err != nil {
 			return fmt.Errorf("Consul: %w", err)
@@ -127,7 +127,7 @@ func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, err
 			return err
 		}
 	}
-	return fmt.Errorf("key %s/wanted in Consul: others changed it during each of %d attempts", d.Prefix, mostRaces)
+	return fmt.Errorf("key %s/wanted in Consul: others changed it during each of %d attempts", d.Prefix, maxConflicts)
 }
 
 // ErrDocument is the error of a document that cannot be parsed.

@@ -226,11 +226,11 @@ func (o Objective) met(a *profile.Answer) bool {
 const (
 	// openPart is the part of the server's capacity that the open loop offers.
 	openPart = 0.8
-	// openSpan is the approximate duration of the open loop in seconds. fewest and mostOpen bound
+	// openSpan is the approximate duration of the open loop in seconds. fewest and maxOpen bound
 	// its number of requests.
 	openSpan = 30
-	fewest   = 20
-	mostOpen = 400
+	minOpen  = 20
+	maxOpen  = 400
 )
 
 // openLoop sends requests at random times without waiting for responses. Times count from when a
@@ -241,8 +241,8 @@ func (r *runner) openLoop(ctx context.Context, c profile.Cell) {
 		return
 	}
 	left := (r.Time - time.Since(r.began)).Seconds()
-	n := int(min(max(rate*openSpan, fewest), mostOpen, rate*left))
-	if n < fewest/2 {
+	n := int(min(max(rate*openSpan, minOpen), maxOpen, rate*left))
+	if n < minOpen/2 {
 		r.report.note("no time was left to measure an open loop")
 		return
 	}

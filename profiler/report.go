@@ -132,14 +132,14 @@ func (o *Objective) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// longestReport bounds the size of a report, in bytes.
-const longestReport = 16 << 20
+// maxReport bounds the size of a report, in bytes.
+const maxReport = 16 << 20
 
 // ReadReport reads the JSON report of a language model. It drops the points and loads, because a
 // Profile does not need them.
 func ReadReport(from io.Reader) (*Report, error) {
 	var r Report
-	if err := json.NewDecoder(io.LimitReader(from, longestReport)).Decode(&r); err != nil {
+	if err := json.NewDecoder(io.LimitReader(from, maxReport)).Decode(&r); err != nil {
 		return nil, fmt.Errorf("not a report of aliquot bench -json: %w", err)
 	}
 	r.Points, r.Closed, r.Open = nil, nil, nil

@@ -45,10 +45,10 @@ type About struct {
 }
 
 const (
-	// aside is the time limit of a request that is not measured, and mostAside the maximum size of
+	// aside is the time limit of a request that is not measured, and maxAside the maximum size of
 	// its response.
-	aside     = 10 * time.Second
-	mostAside = 16 << 20
+	aside    = 10 * time.Second
+	maxAside = 16 << 20
 )
 
 // look reads one of the server's pages. status is 0 if there was no response.
@@ -67,7 +67,7 @@ func (s *Server) look(ctx context.Context, path string, read func(io.Reader) err
 	if res.StatusCode != http.StatusOK {
 		return res.StatusCode, fmt.Errorf("%s answers %s", path, res.Status)
 	}
-	return res.StatusCode, read(io.LimitReader(res.Body, mostAside))
+	return res.StatusCode, read(io.LimitReader(res.Body, maxAside))
 }
 
 func (s *Server) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
@@ -173,8 +173,8 @@ func (m *models) choose(a *About) error {
 	return nil
 }
 
-// longestName bounds a text from the server, in bytes.
-const longestName = 120
+// maxName bounds a text from the server, in bytes.
+const maxName = 120
 
 // printable makes a text from a server safe to print on one line.
 func printable(text string) string {
@@ -185,8 +185,8 @@ func printable(text string) string {
 		return r
 	}, text)
 	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > longestName {
-		text = strings.ToValidUTF8(text[:longestName], "") + "…"
+	if len(text) > maxName {
+		text = strings.ToValidUTF8(text[:maxName], "") + "…"
 	}
 	return text
 }

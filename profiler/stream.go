@@ -35,13 +35,13 @@ type usage struct {
 	} `json:"prompt_tokens_details"`
 }
 
-// longestLine bounds a line of a stream, in bytes.
-const longestLine = 1 << 20
+// maxLine bounds a line of a stream, in bytes.
+const maxLine = 1 << 20
 
 // readStream reads server-sent events into an answer, with the time of each.
 func readStream(r io.Reader, a *profile.Answer, now func() float64) error {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 4096), longestLine)
+	lines.Buffer(make([]byte, 4096), maxLine)
 	for lines.Scan() {
 		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
 		if !ok {
@@ -61,7 +61,7 @@ func readStream(r io.Reader, a *profile.Answer, now func() float64) error {
 	}
 	switch err := lines.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		return &Fault{Kind: Failed, Detail: fmt.Sprintf("a line of a stream is longer than %d bytes", longestLine)}
+		return &Fault{Kind: Failed, Detail: fmt.Sprintf("a line of a stream is longer than %d bytes", maxLine)}
 	case err != nil:
 		return err
 	case a.Reason == "":

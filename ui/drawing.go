@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// mostDrawings limits the cached views. Outdated ones are removed when it is reached.
-const mostDrawings = 64
+// maxDrawings limits the cached views. Outdated ones are removed when it is reached.
+const maxDrawings = 64
 
 // drawings caches views as JSON, so that many browsers cost as much as one.
 type drawings struct {
@@ -36,10 +36,10 @@ func (d *drawings) of(name string, changed <-chan struct{}, view func() any) ([]
 	if d.drawn == nil {
 		d.drawn = map[string]drawing{}
 	}
-	if len(d.drawn) >= mostDrawings {
+	if len(d.drawn) >= maxDrawings {
 		maps.DeleteFunc(d.drawn, func(_ string, old drawing) bool { return old.changed != changed })
 	}
-	if len(d.drawn) < mostDrawings {
+	if len(d.drawn) < maxDrawings {
 		d.drawn[name] = drawing{changed, text}
 	}
 	return text, nil

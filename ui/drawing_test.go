@@ -23,11 +23,11 @@ func TestDrawingsAreShared(t *testing.T) {
 	if a := draw("cluster", two); a != "2" {
 		t.Errorf("other facts are drawn as %s", a)
 	}
-	for i := range 10 * mostDrawings { // names that browsers make up
+	for i := range 10 * maxDrawings { // names that browsers make up
 		draw(fmt.Sprint("service ", i), two)
 		draw(fmt.Sprint("service ", i), one)
 	}
-	if len(d.drawn) > mostDrawings {
+	if len(d.drawn) > maxDrawings {
 		t.Errorf("%d are kept", len(d.drawn))
 	}
 }

@@ -10,12 +10,12 @@ import (
 )
 
 const (
-	// longestHistory is the longest period that a browser may request.
-	longestHistory = 7 * 24 * time.Hour
+	// maxHistory is the longest period that a browser may request.
+	maxHistory = 7 * 24 * time.Hour
 	// historyWithin is the timeout of one read of Prometheus, including the wait for its turn.
-	// mostLooks limits simultaneous reads.
+	// maxLooks limits simultaneous reads.
 	historyWithin = 20 * time.Second
-	mostLooks     = 8
+	maxLooks      = 8
 )
 
 // Prometheus returns a reader of the Prometheus at an address.
@@ -28,7 +28,7 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	span, err := strconv.ParseInt(r.FormValue("seconds"), 10, 64)
-	if err != nil || span < 60 || span > int64(longestHistory.Seconds()) || r.FormValue("service") == "" {
+	if err != nil || span < 60 || span > int64(maxHistory.Seconds()) || r.FormValue("service") == "" {
 		answer(w, http.StatusBadRequest, problem{"want a service, and seconds from 60 to a week"})
 		return
 	}

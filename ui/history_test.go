@@ -19,7 +19,7 @@ func TestLooksAtPrometheusAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New(Options{History: history})
-	for range mostLooks {
+	for range maxLooks {
 		s.looks <- struct{}{}
 	}
 	over, stop := context.WithCancel(t.Context())

@@ -15,11 +15,11 @@ import (
 const (
 	cookie = "aliquot_session"
 	// A session ends after idle without use, and after longest in any case.
-	idle, longest = 2 * time.Hour, 12 * time.Hour
+	idle, maxSessionAge = 2 * time.Hour, 12 * time.Hour
 	// recheck is the largest age of Nomad's answer about a token, or about its ACLs.
 	recheck = 30 * time.Second
-	// mostSessions limits memory. The least recently used session is removed first.
-	mostSessions = 1000
+	// maxSessions limits memory. The least recently used session is removed first.
+	maxSessions = 1000
 	// maxSignIns limits simultaneous requests to Nomad for users who sign in, maxRechecks those for
 	// users who are signed in. Strangers thus cannot block users.
 	maxSignIns, maxRechecks = 4, 16
@@ -148,13 +148,13 @@ func (a *authorizer) sweep(now time.Time) {
 	oldest := ""
 	for id, s := range a.sessions {
 		switch {
-		case now.Sub(s.used) > idle || now.Sub(s.began) > longest:
+		case now.Sub(s.used) > idle || now.Sub(s.began) > maxSessionAge:
 			delete(a.sessions, id)
 		case oldest == "" || s.used.Before(a.sessions[oldest].used):
 			oldest = id
 		}
 	}
-	if len(a.sessions) >= mostSessions {
+	if len(a.sessions) >= maxSessions {
 		delete(a.sessions, oldest)
 	}
 }
@@ -171,7 +171,7 @@ func (a *authorizer) knows(ctx context.Context, id string) (bool, error) {
 	now := a.now()
 	a.mu.Lock()
 	s := a.sessions[id]
-	if s == nil || now.Sub(s.used) > idle || now.Sub(s.began) > longest {
+	if s == nil || now.Sub(s.used) > idle || now.Sub(s.began) > maxSessionAge {
 		delete(a.sessions, id)
 		a.mu.Unlock()
 		return false, nil
@@ -297,7 +297,7 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusServiceUnavailable, problem{errAway.Error()})
 		return
 	}
-	setCookie(w, r, id, int(longest.Seconds()))
+	setCookie(w, r, id, int(maxSessionAge.Seconds()))
 	answer(w, http.StatusOK, standing{Needed: true, Open: true, NomadUI: s.o.NomadUI, History: s.o.History != nil})
 }
 

@@ -151,7 +151,7 @@ func TestSessionsEnd(t *testing.T) {
 		t.Error("a session outlives its idle time")
 	}
 	id, _ = d.enter(t.Context(), "x")
-	for end := now.Add(longest); now.Before(end); now = now.Add(idle / 2) {
+	for end := now.Add(maxSessionAge); now.Before(end); now = now.Add(idle / 2) {
 		if !d.lets(t, id) {
 			t.Fatal("a session in use ended early")
 		}
@@ -160,10 +160,10 @@ func TestSessionsEnd(t *testing.T) {
 	if d.lets(t, id) {
 		t.Error("a session outlives the longest time")
 	}
-	for range mostSessions + 10 {
+	for range maxSessions + 10 {
 		_, _ = d.enter(t.Context(), "x")
 	}
-	if n := len(d.sessions); n > mostSessions {
+	if n := len(d.sessions); n > maxSessions {
 		t.Errorf("%d sessions are kept", n)
 	}
 }

@@ -14,8 +14,8 @@ import (
 // streamTimeout is the longest time for a browser to accept one event.
 const streamTimeout = 20 * time.Second
 
-// mostStreams limits the open streams of all browsers.
-const mostStreams = 500
+// maxStreams limits the open streams of all browsers.
+const maxStreams = 500
 
 // comment is the interval of "alive" events on an idle stream, which detect a closed connection.
 const comment = 15 * time.Second
@@ -29,7 +29,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, problem{"no such view"})
 		return
 	}
-	if s.streams.Add(1) > mostStreams {
+	if s.streams.Add(1) > maxStreams {
 		s.streams.Add(-1)
 		answer(w, http.StatusServiceUnavailable, problem{"too many browsers have this page open: close one"})
 		return

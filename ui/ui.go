@@ -59,16 +59,18 @@ func New(o Options) *Server {
 	}
 	return &Server{
 		o: o, ctx: context.Background(), authorizer: newAuthorizer(nomadGuard{o.Nomad}),
-		looks: make(chan struct{}, mostLooks),
+		looks: make(chan struct{}, maxLooks),
 		watch: watch.New(watch.Options{Nomad: o.Nomad, Consul: o.Consul, Gateways: o.Gateways, Log: o.Log}),
 	}
 }
 
 // OfNomad limits the size of responses, for a client of Nomad.
-func OfNomad(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MostOfNomad) }
+func OfNomad(base http.RoundTripper) http.RoundTripper {
+	return watch.Bounded(base, watch.MaxNomadAnswer)
+}
 
 // OfConsul limits the size of responses, for a client of Consul.
-func OfConsul(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MostAnswer) }
+func OfConsul(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MaxAnswer) }
 
 // Run reads the cluster until ctx ends.
 func (s *Server) Run(ctx context.Context) { s.watch.Run(ctx) }

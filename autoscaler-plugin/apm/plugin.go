@@ -107,8 +107,8 @@ func (p *Plugin) SetConfig(config map[string]string) (err error) {
 // instant is how far back a query without a window looks for its one value.
 const instant = 5 * time.Second
 
-// longest is the longest window of a query.
-const longest = 24 * time.Hour
+// maxWindow is the longest window of a query.
+const maxWindow = 24 * time.Hour
 
 // Query returns one value per second over the time range, oldest first, and 0 while the service is
 // idle. It fails if the demand is unknown, because the agent treats an empty answer the same way.
@@ -137,8 +137,8 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if within.To.Sub(from) < instant {
 		from = within.To.Add(-instant)
 	}
-	if within.To.Sub(from) > longest {
-		return nil, fmt.Errorf("query %q has a window of %s: want at most %s", text, within.To.Sub(from), longest)
+	if within.To.Sub(from) > maxWindow {
+		return nil, fmt.Errorf("query %q has a window of %s: want at most %s", text, within.To.Sub(from), maxWindow)
 	}
 	h, err := source.History(ctx, demand.Span{Service: q.Service, From: from, To: within.To,
 		Times: q.Metric == query.Above})
@@ -153,7 +153,7 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		observer.Observe(q.Service, within.To, p.log)
 	}
 	if within.To.Sub(within.From) < instant {
-		h = h.Since(within.To.Add(longest))
+		h = h.Since(within.To.Add(maxWindow))
 	}
 	if q.Metric == query.Load {
 		doc, err := p.speedsOf(ctx, speeds, rates, q, within.To)

@@ -61,7 +61,7 @@ const (
 	// partsFor is how long to wait for the task driver to report the parts of a start.
 	partsFor = 10 * time.Second
 	// remembered is how long a replica that is no longer healthy is remembered.
-	remembered = learned.LongestStart
+	remembered = learned.MaxStart
 )
 
 // Observe looks at a service's replicas, in the background and at most once per second. It logs
@@ -179,7 +179,7 @@ func (f fresh) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, don
 		}
 	}
 	age := f.at.Sub(time.Unix(0, alloc.CreateTime))
-	if age <= 0 || age >= learned.LongestStart {
+	if age <= 0 || age >= learned.MaxStart {
 		return s, false, true
 	}
 	s.At, s.Class, s.Seconds = f.at.UTC().Truncate(time.Second), f.class, age.Seconds()

@@ -218,8 +218,8 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 	return a
 }
 
-// mostFigure bounds every figure of an answer, so that no sum overflows.
-const mostFigure = 1e15
+// maxFigure bounds every figure of an answer, so that no sum overflows.
+const maxFigure = 1e15
 
 // possible returns an error for a figure that no gateway can have counted. A negative or excessive
 // figure would affect a count.
@@ -238,8 +238,8 @@ func (a *answer) possible() error {
 			figures = append(figures, of.Active, of.Tokens)
 		}
 		for _, f := range figures {
-			if !(f >= 0 && f <= mostFigure) {
-				return fmt.Errorf("its value for second %d is %g: want 0 to %g", p.Time, f, mostFigure)
+			if !(f >= 0 && f <= maxFigure) {
+				return fmt.Errorf("its value for second %d is %g: want 0 to %g", p.Time, f, maxFigure)
 			}
 		}
 	}

@@ -16,8 +16,8 @@ import (
 // page is the tokens that one hash of a prompt covers, as in the Mooncake trace.
 const page = 512
 
-// longest is the most tokens of prompt and answer that a request of a replay has.
-const longest = 65_536
+// maxPrompt is the most tokens of prompt and answer that a request of a replay has.
+const maxPrompt = 65_536
 
 // traced is one request of a recording.
 type traced struct {
@@ -55,7 +55,7 @@ func readTrace(folder, name string) ([]traced, error) {
 	} else if all, err = readMooncake(bufio.NewScanner(file)); err != nil {
 		return nil, fmt.Errorf("%s: %w", base, err)
 	}
-	return slices.DeleteFunc(all, func(r traced) bool { return r.prompt+r.output > longest }), nil
+	return slices.DeleteFunc(all, func(r traced) bool { return r.prompt+r.output > maxPrompt }), nil
 }
 
 func readMooncake(lines *bufio.Scanner) ([]traced, error) {

@@ -11,7 +11,7 @@ import (
 // The hardware of every replay. utilization is that of the baselines, KPA's default.
 const (
 	slots       = 2
-	most        = 24
+	maxReplicas = 24
 	utilization = 0.7
 )
 
@@ -26,13 +26,13 @@ func contenders(coldStart time.Duration) []contender {
 	const target = slots * utilization
 	return []contender{
 		{"Nomad target-value default", false, func() simulate.Scaler {
-			return &nomadTarget{target: target, max: most, cooldown: 5 * time.Minute}
+			return &nomadTarget{target: target, max: maxReplicas, cooldown: 5 * time.Minute}
 		}},
-		{"Ray Serve default", false, func() simulate.Scaler { return &rayServe{max: most} }},
-		{"KPA default", false, func() simulate.Scaler { return &kpa{target: target, max: most} }},
-		{"KPA default, Nomad deployments", true, func() simulate.Scaler { return &kpa{target: target, max: most} }},
+		{"Ray Serve default", false, func() simulate.Scaler { return &rayServe{max: maxReplicas} }},
+		{"KPA default", false, func() simulate.Scaler { return &kpa{target: target, max: maxReplicas} }},
+		{"KPA default, Nomad deployments", true, func() simulate.Scaler { return &kpa{target: target, max: maxReplicas} }},
 		{"KPA + 300 s down-delay", false, func() simulate.Scaler {
-			return &kpa{target: target, max: most, downDelay: 300 * time.Second}
+			return &kpa{target: target, max: maxReplicas, downDelay: 300 * time.Second}
 		}},
 		{"Aliquot", false, aliquot(coldStart)},
 		{"Aliquot, Nomad deployments", true, aliquot(coldStart)},
@@ -46,7 +46,7 @@ func aliquot(coldStart time.Duration) func() simulate.Scaler {
 	policy.ColdStart = coldStart
 	return func() simulate.Scaler {
 		return &simulate.PolicyScaler{
-			Policy: policy, Classes: []scale.Class{{Name: "gpu", Slots: slots, Cost: 1, Max: most}},
+			Policy: policy, Classes: []scale.Class{{Name: "gpu", Slots: slots, Cost: 1, Max: maxReplicas}},
 			Min: []int{1}, QueryWindow: 15 * time.Minute, Every: time.Second,
 		}
 	}

@@ -28,8 +28,8 @@ type fleet struct {
 }
 
 func fleets(speed float64) []fleet {
-	h100 := scale.Class{Name: "h100", Slots: slots, Cost: fleetCost, Max: most, Speed: 1}
-	bySlots := scale.Class{Name: "t4", Slots: slots, Cost: 1, Max: most, Speed: 1}
+	h100 := scale.Class{Name: "h100", Slots: slots, Cost: fleetCost, Max: maxReplicas, Speed: 1}
+	bySlots := scale.Class{Name: "t4", Slots: slots, Cost: 1, Max: maxReplicas, Speed: 1}
 	bySpeed := bySlots
 	bySpeed.Speed = speed
 	ours := func(classes []scale.Class) simulate.Scaler {
@@ -38,7 +38,7 @@ func fleets(speed float64) []fleet {
 	}
 	return []fleet{
 		{"KPA + 300 s down-delay, h100 alone", []scale.Class{h100}, func([]scale.Class) simulate.Scaler {
-			return &kpa{target: slots * utilization, max: most, downDelay: 300 * time.Second}
+			return &kpa{target: slots * utilization, max: maxReplicas, downDelay: 300 * time.Second}
 		}},
 		{"Aliquot, h100 alone", []scale.Class{h100}, ours},
 		{"Aliquot, both by slots (concurrency)", []scale.Class{h100, bySlots}, ours},
@@ -64,7 +64,7 @@ func fleetTable(w io.Writer, name string, trace []simulate.Request, speed float6
 	fmt.Fprintf(w,
 		"%s, cold start %s: h100 at cost %g an hour, and t4 at cost 1 with %g of its speed a slot, "+
 			"%d slots each and at most %d of either\n",
-		name, fleetColdStart, fleetCost, speed, slots, most)
+		name, fleetColdStart, fleetCost, speed, slots, maxReplicas)
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "policy\twait > 10 s\t> 1 s\tp99 wait s\tcost\th100 hours\tt4 hours\treversals\t")
 	for _, f := range fleets(speed) {

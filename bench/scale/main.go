@@ -44,7 +44,7 @@ func demand(w io.Writer, folder string) error {
 and 20 ms per output token; one queue, first come first served. Every policy starts
 with the replicas that the mean demand of the trace needs at 70%% utilisation.
 
-`, slots, most)
+`, slots, maxReplicas)
 	rampTable(w)
 	for _, name := range traceNames {
 		trace, err := readTrace(folder, name)

@@ -11,9 +11,9 @@ import (
 	"aliquot.example/simulate"
 )
 
-// longestPrompt is the maximum prompt of a request from Mooncake's trace, in tokens. No replica
+// maxPrompt is the maximum prompt of a request from Mooncake's trace, in tokens. No replica
 // here can read a longer one in time, so those are left out.
-const longestPrompt = 32_768
+const maxPrompt = 32_768
 
 // readMooncake reads the conversation trace of Mooncake. Its timestamps are multiples of 3 s;
 // readMooncake spreads the requests of each tick evenly over it.
@@ -35,7 +35,7 @@ func readMooncake(folder string) (out []simulate.Request, err error) {
 		if err := json.Unmarshal(lines.Bytes(), &q); err != nil {
 			return nil, fmt.Errorf("mooncake_conversation.jsonl: %w", err)
 		}
-		if q.Input > longestPrompt {
+		if q.Input > maxPrompt {
 			continue
 		}
 		r := simulate.Request{At: time.Duration(q.Timestamp) * time.Millisecond, InputTokens: q.Input,

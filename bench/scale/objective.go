@@ -42,8 +42,8 @@ type service struct {
 }
 
 const (
-	quantile    = 0.99
-	mostServing = 32 // replicas of each class
+	quantile   = 0.99
+	maxServing = 32 // replicas of each class
 )
 
 // readServices reads the traces. It makes Azure's conversations four times as busy, because two
@@ -127,12 +127,12 @@ func (s service) rivals(on []hardware, coldStart time.Duration) []rival {
 		one := []hardware{h}
 		out = append(out,
 			rival{name("KPA + 300 s down-delay"), one, func() simulate.Scaler {
-				return &kpa{target: target, max: mostServing, downDelay: 300 * time.Second}
+				return &kpa{target: target, max: maxServing, downDelay: 300 * time.Second}
 			}},
 			rival{name("Nomad target-value"), one, func() simulate.Scaler {
-				return &nomadTarget{target: target, max: mostServing, cooldown: 5 * time.Minute}
+				return &nomadTarget{target: target, max: maxServing, cooldown: 5 * time.Minute}
 			}},
-			rival{name("AIBrix APA"), one, func() simulate.Scaler { return &apa{max: mostServing} }},
+			rival{name("AIBrix APA"), one, func() simulate.Scaler { return &apa{max: maxServing} }},
 		)
 		if len(on) > 1 {
 			out = append(out, rival{name("Aliquot"), one, s.ours(one, coldStart)})
@@ -144,7 +144,7 @@ func (s service) rivals(on []hardware, coldStart time.Duration) []rival {
 	}
 	return append(out,
 		rival{"llm-d variant autoscaler", on, func() simulate.Scaler {
-			return &variants{costs: costs, max: mostServing}
+			return &variants{costs: costs, max: maxServing}
 		}},
 		rival{"Aliquot", on, s.ours(on, coldStart)},
 	)
@@ -158,7 +158,7 @@ func (s service) ours(on []hardware, coldStart time.Duration) func() simulate.Sc
 	var classes []scale.Class
 	var curves []learned.Curve
 	for _, h := range on {
-		classes = append(classes, scale.Class{Name: h.name, Slots: 1, Cost: h.cost, Max: mostServing, Speed: 1})
+		classes = append(classes, scale.Class{Name: h.name, Slots: 1, Cost: h.cost, Max: maxServing, Speed: 1})
 		curves = append(curves, h.known(s.trace))
 	}
 	objective := scale.Objective{TTFT: s.objective.TTFT, TPOT: s.objective.TPOT, E2E: s.objective.E2E,
@@ -216,7 +216,7 @@ func objective(w io.Writer, folder string) error {
 5 of 20 slices of one at cost %g an hour, l4 a whole one at %g, at most %d of either. Replicas batch,
 and one gateway in front of them sends each request where it costs the fewest seconds.
 
-`, 100*quantile, quarterH100.cost, wholeL4.cost, mostServing)
+`, 100*quantile, quarterH100.cost, wholeL4.cost, maxServing)
 	for _, s := range services {
 		for _, coldStart := range coldStarts {
 			s.table(w, []hardware{quarterH100}, coldStart)

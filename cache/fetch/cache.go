@@ -84,9 +84,9 @@ type Cache struct {
 }
 
 const (
-	// leastInFlight and mostInFlight bound how many chunks of one object are fetched at once. With
+	// minInFlight and maxInFlight bound how many chunks of one object are fetched at once. With
 	// as many as there are peers, all peers can send.
-	leastInFlight, mostInFlight = 8, 32
+	minInFlight, maxInFlight = 8, 32
 	// piece is how much is read at a time, in bytes.
 	piece = 256 << 10
 	// peerDownTime is how long a peer is not asked after a failure, and peerBanTime after it sent wrong
@@ -209,10 +209,10 @@ func (c *Cache) join(r *Reader) error {
 // inFlight returns how many chunks of one object may be fetched at once.
 func (c *Cache) inFlight() int {
 	if c.o.Network == nil {
-		return leastInFlight
+		return minInFlight
 	}
 	_, peers := c.o.Network.Peers()
-	return min(max(leastInFlight, len(peers)), mostInFlight)
+	return min(max(minInFlight, len(peers)), maxInFlight)
 }
 
 // peers returns the peers to ask for a chunk before the origin.

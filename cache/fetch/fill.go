@@ -19,10 +19,10 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func CRC(sum uint32, p []byte) uint32 { return crc32.Update(sum, castagnoli, p) }
 
 const (
-	// tries is how many consecutive requests to an origin may fail without any bytes. longestWait
+	// tries is how many consecutive requests to an origin may fail without any bytes. maxWait
 	// bounds the wait that an origin can ask for.
-	tries       = 6
-	longestWait = 30 * time.Second
+	tries   = 6
+	maxWait = 30 * time.Second
 	// busyTries is how often to retry a peer that itself waits for a peer. The bound ends the wait
 	// of two peers for each other.
 	busyTries = 8
@@ -163,7 +163,7 @@ func (t *transfer) fromOrigin(n int, f *flight, target Target, crc uint32) (uint
 		wait := 200 * time.Millisecond << try
 		var later *origin.Later
 		if errors.As(err, &later) {
-			wait = min(later.After, longestWait)
+			wait = min(later.After, maxWait)
 		}
 		t.c.o.Metrics.retries.Inc()
 		t.c.o.Log.Info("the origin failed and is asked again", "object", target.Object.ID, "chunk", n, "in", wait,

@@ -18,8 +18,8 @@ const (
 	// marksTimeout bounds the request. A peer that does not answer in time is not asked again for
 	// unresponsiveTime.
 	marksTimeout, unresponsiveTime = time.Second, 30 * time.Second
-	// mostHolders is how many peers that have the object are asked before the origin.
-	mostHolders = 2
+	// maxHolders is how many peers that have the object are asked before the origin.
+	maxHolders = 2
 )
 
 // holdings are the whole objects of peers. A node asks all peers before it reads from an origin, so
@@ -76,7 +76,7 @@ func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 	}
 	have = slices.DeleteFunc(have, c.isDown)
 	have = blob.Owners(id, chunk, have)
-	return have[:min(len(have), mostHolders)]
+	return have[:min(len(have), maxHolders)]
 }
 
 // peersWith returns the peers that have an object, by answers that are younger than age.

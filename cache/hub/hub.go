@@ -204,15 +204,15 @@ func oneLine(message string, err error) string {
 	return err.Error()
 }
 
-// longestBody bounds a request body, in bytes.
-const longestBody = 1 << 20
+// maxBody bounds a request body, in bytes.
+const maxBody = 1 << 20
 
 // pathsInfo lists which of the requested paths exist.
 func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listing) {
 	var asked struct {
 		Paths []string `json:"paths"`
 	}
-	text, err := io.ReadAll(io.LimitReader(r.Body, longestBody))
+	text, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 	if err == nil && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
 		form, _ := url.ParseQuery(string(text))
 		asked.Paths = form["paths"]

@@ -17,10 +17,10 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// longestAsk bounds what is read of a request, in bytes; longestWait what one waits.
+// maxRequest bounds what is read of a request, in bytes; maxWait what one waits.
 const (
-	longestAsk  = 1 << 20
-	longestWait = 60 * time.Second
+	maxRequest = 1 << 20
+	maxWait    = 60 * time.Second
 )
 
 // Token returns the token with which the cache asks the origin of a model, given by scheme and
@@ -46,7 +46,7 @@ func Handler(l *models.Library, token Token, status func() cacheapi.Status) http
 
 func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Token) {
 	var ask cacheapi.Fetch
-	decoder := json.NewDecoder(io.LimitReader(r.Body, longestAsk))
+	decoder := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&ask); err != nil {
 		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
@@ -59,7 +59,7 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Toke
 		http.Error(w, err.Error(), code(err))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), min(time.Duration(ask.Wait*float64(time.Second)), longestWait))
+	ctx, cancel := context.WithTimeout(r.Context(), min(time.Duration(ask.Wait*float64(time.Second)), maxWait))
 	defer cancel()
 	wait(ctx, job)
 	if job.RefusedAnother(ask.Token) {

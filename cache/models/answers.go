@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// mostAnswers bounds the answers that are kept, because clients choose the questions.
-const mostAnswers = 500
+// maxAnswers bounds the answers that are kept, because clients choose the questions.
+const maxAnswers = 500
 
 // Remember stores the answer to a question, in place of an earlier one. Of the question it stores
 // only the digest.
@@ -33,7 +33,7 @@ func (l *Library) Remember(question string, answer any) error {
 // forgetAnswers removes the oldest answers.
 func (l *Library) forgetAnswers() error {
 	entries, err := os.ReadDir(l.answers())
-	if err != nil || len(entries) <= mostAnswers {
+	if err != nil || len(entries) <= maxAnswers {
 		return err
 	}
 	age := map[string]time.Time{}
@@ -43,7 +43,7 @@ func (l *Library) forgetAnswers() error {
 		}
 	}
 	names := slices.SortedFunc(maps.Keys(age), func(a, b string) int { return age[a].Compare(age[b]) })
-	for _, name := range names[:max(0, len(names)-mostAnswers)] {
+	for _, name := range names[:max(0, len(names)-maxAnswers)] {
 		if err := os.Remove(filepath.Join(l.answers(), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -256,8 +256,8 @@ func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 const (
 	// passes is how long a permission lasts while the origin does not answer.
 	passes = 24 * time.Hour
-	// mostPassed bounds the permissions that are remembered.
-	mostPassed = 100_000
+	// maxPassed bounds the permissions that are remembered.
+	maxPassed = 100_000
 )
 
 // pass records that the origin permitted a client to read.
@@ -271,11 +271,11 @@ func (l *Library) pass(who string) {
 			delete(l.passed, who)
 		}
 	}
-	if len(l.passed) <= mostPassed {
+	if len(l.passed) <= maxPassed {
 		return
 	}
 	longest := slices.SortedFunc(maps.Keys(l.passed), func(a, b string) int { return l.passed[a].Compare(l.passed[b]) })
-	for _, who := range longest[:mostPassed/10] {
+	for _, who := range longest[:maxPassed/10] {
 		delete(l.passed, who)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// mostParsed bounds the records that are kept parsed, by the size of their text in bytes. A parsed
+// maxParsed bounds the records that are kept parsed, by the size of their text in bytes. A parsed
 // record takes about three times as much memory. A repository with 100,000 files has a text of 40
 // MB.
-const mostParsed = 64 << 20
+const maxParsed = 64 << 20
 
 // parsed reads a record as JSON. Parsing the record of a large repository takes longer than the
 // rest of a request for one of its files, so recently used records are kept parsed. Callers share
@@ -62,12 +62,12 @@ func (r *records) use(name string, e *record) {
 func (r *records) keep(name string, e *record, value any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if e == nil || r.all[name] != e || e.parsed != nil || e.size > r.mostParsed {
+	if e == nil || r.all[name] != e || e.parsed != nil || e.size > r.maxParsed {
 		return
 	}
 	e.parsed = value
 	r.parsedBytes += e.size
-	for r.parsedBytes > r.mostParsed {
+	for r.parsedBytes > r.maxParsed {
 		var oldest *record
 		for _, o := range r.all {
 			if o != e && o.parsed != nil && (oldest == nil || o.used.Before(oldest.used)) {

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// mostRecords and mostRecordBytes bound the number and the size of records, because clients
+	// maxRecords and maxRecordBytes bound the number and the size of records, because clients
 	// choose the names.
-	mostRecords     = 50_000
-	mostRecordBytes = 1 << 30
+	maxRecords     = 50_000
+	maxRecordBytes = 1 << 30
 	// stampRecords is how old the time of use on disk may be before it is updated.
 	stampRecords = time.Hour
 	// half is how many digits of a record's name identify its repository, and how many its content.
@@ -36,15 +36,15 @@ var marker = "-" + digest("?restricted")[:half] + ".json"
 type records struct {
 	dir        string
 	put        func(path string, text []byte) error
-	most       int
-	mostBytes  int64
+	max        int
+	maxBytes   int64
 	log        *slog.Logger
 	mu         sync.Mutex
 	all        map[string]*record // by file name
 	bytes      int64              // of all records
 	repository map[string]int     // number of records by repository, without markers
 
-	mostParsed, parsedBytes int64
+	maxParsed, parsedBytes int64
 }
 
 type record struct {
@@ -56,7 +56,7 @@ type record struct {
 // openRecords lists the records in a directory, which it creates if necessary.
 func openRecords(dir string, put func(path string, text []byte) error, log *slog.Logger) (*records, error) {
 	r := &records{
-		dir: dir, put: put, most: mostRecords, mostBytes: mostRecordBytes, mostParsed: mostParsed, log: log,
+		dir: dir, put: put, max: maxRecords, maxBytes: maxRecordBytes, maxParsed: maxParsed, log: log,
 		all: map[string]*record{}, repository: map[string]int{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -164,7 +164,7 @@ func (r *records) of(name string) bool {
 // evict removes records once a bound is exceeded, until a tenth of each bound is free. It never
 // removes the record named but, which was just written. The caller holds the lock.
 func (r *records) evict(but string) {
-	if len(r.all) <= r.most && r.bytes <= r.mostBytes {
+	if len(r.all) <= r.max && r.bytes <= r.maxBytes {
 		return
 	}
 	var names []string
@@ -177,7 +177,7 @@ func (r *records) evict(but string) {
 		return cmp.Or(r.all[a].used.Compare(r.all[b].used), cmp.Compare(a, b))
 	})
 	for _, name := range names {
-		if len(r.all) <= r.most*9/10 && r.bytes <= r.mostBytes/10*9 {
+		if len(r.all) <= r.max*9/10 && r.bytes <= r.maxBytes/10*9 {
 			break
 		}
 		r.drop(name)

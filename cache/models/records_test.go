@@ -20,7 +20,7 @@ func testRecords(t *testing.T, dir string, most int, mostBytes int64) *records {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.most, r.mostBytes = most, mostBytes
+	r.max, r.maxBytes = most, mostBytes
 	return r
 }
 
@@ -115,11 +115,11 @@ func TestRecordsOfAnEarlierVersionGo(t *testing.T) {
 // A bounded number of permissions is remembered.
 func TestThoseWhoPassedAreFew(t *testing.T) {
 	l := &Library{passed: map[string]time.Time{}}
-	for i := range mostPassed {
-		l.passed[fmt.Sprint(i)] = time.Now().Add(time.Duration(i-mostPassed) * time.Millisecond)
+	for i := range maxPassed {
+		l.passed[fmt.Sprint(i)] = time.Now().Add(time.Duration(i-maxPassed) * time.Millisecond)
 	}
 	l.pass("last")
-	if _, ok := l.passed["last"]; !ok || len(l.passed) > mostPassed {
+	if _, ok := l.passed["last"]; !ok || len(l.passed) > maxPassed {
 		t.Errorf("%d are known, the last of them %v", len(l.passed), ok)
 	}
 	if _, ok := l.passed["0"]; ok {
@@ -130,7 +130,7 @@ func TestThoseWhoPassedAreFew(t *testing.T) {
 // Parsed values match their records, and their size stays within the bound.
 func TestParsedRecords(t *testing.T) {
 	r := testRecords(t, t.TempDir(), 100, 1<<30)
-	r.mostParsed = 100
+	r.maxParsed = 100
 	name := func(i int) string { return recordName(repository(i), "v1") }
 	write := func(i int, text string) {
 		t.Helper()
@@ -149,7 +149,7 @@ func TestParsedRecords(t *testing.T) {
 				sum += e.size
 			}
 		}
-		if sum != r.parsedBytes || sum > r.mostParsed {
+		if sum != r.parsedBytes || sum > r.maxParsed {
 			t.Errorf("%d bytes are parsed, and %d counted", sum, r.parsedBytes)
 		}
 	}

@@ -26,8 +26,8 @@ func (l *Library) Models() []cacheapi.Model {
 	return all
 }
 
-// mostFailed bounds the failed jobs that are kept, for their statuses.
-const mostFailed = 50
+// maxFailed bounds the failed jobs that are kept, for their statuses.
+const maxFailed = 50
 
 // prune removes jobs whose models were evicted, and the oldest failed ones, because each holds a
 // list of a repository's files. The caller holds the lock.
@@ -42,7 +42,7 @@ func (l *Library) prune() {
 		}
 	}
 	slices.SortFunc(failed, func(a, b string) int { return l.jobs[a].started.Compare(l.jobs[b].started) })
-	for _, name := range failed[:max(0, len(failed)-mostFailed)] {
+	for _, name := range failed[:max(0, len(failed)-maxFailed)] {
 		delete(l.jobs, name)
 	}
 }

@@ -39,8 +39,8 @@ type signed struct {
 // signedFor is how long a signed URL is used. The Hub signs for one hour.
 const signedFor = 45 * time.Minute
 
-// longestAnswer bounds an API response, in bytes.
-const longestAnswer = 64 << 20
+// maxResponse bounds an API response, in bytes.
+const maxResponse = 64 << 20
 
 var commit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
@@ -87,7 +87,7 @@ func (h *Hub) Ask(ctx context.Context, path, token string) (body []byte, header 
 	if res.StatusCode != http.StatusOK {
 		return nil, res.Header, named(res)
 	}
-	body, err = io.ReadAll(io.LimitReader(res.Body, longestAnswer))
+	body, err = io.ReadAll(io.LimitReader(res.Body, maxResponse))
 	return body, res.Header, err
 }
 
@@ -139,8 +139,8 @@ func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json
 	kind, id := Kind(name)
 	path := "/api/" + kind + "/" + id + "/tree/" + sha + "?recursive=true&expand=false"
 	for page := 0; path != ""; page++ {
-		if page == mostPages {
-			return nil, fmt.Errorf("the Hub's list of the files of %s has more than %d pages", name, mostPages)
+		if page == maxPages {
+			return nil, fmt.Errorf("the Hub's list of the files of %s has more than %d pages", name, maxPages)
 		}
 		body, header, err := h.Ask(ctx, path, token)
 		if err != nil {
@@ -156,8 +156,8 @@ func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json
 	return entries, nil
 }
 
-// mostPages bounds the pages of a tree. The Hub's pages have 1000 entries.
-const mostPages = 1000
+// maxPages bounds the pages of a tree. The Hub's pages have 1000 entries.
+const maxPages = 1000
 
 var nextLink = regexp.MustCompile(`<([^>]+)>;\s*rel="next"`)
 
@@ -237,13 +237,13 @@ func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, off
 	return body, nil
 }
 
-// mostSigned bounds the signed URLs that are cached.
-const mostSigned = 10000
+// maxSigned bounds the signed URLs that are cached.
+const maxSigned = 10000
 
 func (h *Hub) remember(key, at string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.signed == nil || len(h.signed) >= mostSigned {
+	if h.signed == nil || len(h.signed) >= maxSigned {
 		h.signed = map[string]signed{}
 	}
 	h.signed[key] = signed{at, time.Now().Add(signedFor)}

@@ -27,8 +27,8 @@ var manifestTypes = []string{
 // artifactType is the only media type of manifest with a "blobs" field.
 const artifactType = "application/vnd.oci.artifact.manifest.v1+json"
 
-// LongestManifest bounds a manifest, in bytes, as registries do.
-const LongestManifest = 4 << 20
+// MaxManifest bounds a manifest, in bytes, as registries do.
+const MaxManifest = 4 << 20
 
 // Manifest describes an image or artifact in a registry.
 type Manifest struct {
@@ -78,7 +78,7 @@ func (c *OCI) resolved(ref blob.Ref, res *http.Response) (*Manifest, error) {
 	}
 	sum, size := res.Header.Get("Docker-Content-Digest"), res.ContentLength
 	if res.Request.Method == http.MethodGet {
-		body, err := io.ReadAll(io.LimitReader(res.Body, LongestManifest+1))
+		body, err := io.ReadAll(io.LimitReader(res.Body, MaxManifest+1))
 		if err != nil {
 			return nil, err
 		}
@@ -90,7 +90,7 @@ func (c *OCI) resolved(ref blob.Ref, res *http.Response) (*Manifest, error) {
 	if !isDigest(sum) || size < 0 {
 		return nil, nil
 	}
-	if size > LongestManifest {
+	if size > MaxManifest {
 		return nil, fmt.Errorf("%w: the manifest of %s has %d bytes", ErrNotFound, ref, size)
 	}
 	m := &Manifest{MediaType: res.Header.Get("Content-Type")}

@@ -35,8 +35,8 @@ type OCI struct {
 	askers map[string]*auth.Client
 }
 
-// mostAskers bounds the clients whose registry tokens are cached.
-const mostAskers = 1000
+// maxClients bounds the clients whose registry tokens are cached.
+const maxClients = 1000
 
 // Own reports whether a request of this client uses the node's own credentials.
 func (c *OCI) Own(_, token string) bool { return token == "" && c.AuthFile != "" }
@@ -51,7 +51,7 @@ func (c *OCI) Anonymous(token string) bool {
 func (c *OCI) as(token string) *auth.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.askers == nil || len(c.askers) >= mostAskers {
+	if c.askers == nil || len(c.askers) >= maxClients {
 		c.askers = map[string]*auth.Client{}
 	}
 	client := c.askers[token]

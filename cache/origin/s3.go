@@ -57,9 +57,9 @@ type S3Options struct {
 const OneObject = "object"
 
 const (
-	// mostObjects bounds the objects of a model, and statsAtOnce the concurrent requests about
+	// maxObjects bounds the objects of a model, and statsAtOnce the concurrent requests about
 	// them.
-	mostObjects = 10000
+	maxObjects  = 10000
 	statsAtOnce = 16
 )
 
@@ -196,7 +196,7 @@ func (s *S3) as(token string) *minio.Core {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.askers == nil || len(s.askers) >= mostAskers {
+	if s.askers == nil || len(s.askers) >= maxClients {
 		s.askers = map[string]*minio.Core{}
 	}
 	if s.askers[token] == nil {
@@ -311,16 +311,16 @@ func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) 
 		if !strings.HasSuffix(k.Name, "/") { // a placeholder for a folder, created by a console
 			keys = append(keys, k.Name)
 		}
-		return len(keys) <= mostObjects
+		return len(keys) <= maxObjects
 	})
 	switch {
 	case err != nil:
 		return err
 	case len(keys) == 0:
 		return fmt.Errorf("no object is called %s or lies below it: %w", l.Ref, ErrNotFound)
-	case len(keys) > mostObjects:
+	case len(keys) > maxObjects:
 		return fmt.Errorf("%w: more than %d objects lie below %s: name a folder with fewer", ErrNotFound,
-			mostObjects, l.Ref)
+			maxObjects, l.Ref)
 	}
 	l.Files = make([]File, len(keys))
 	group, ctx := errgroup.WithContext(ctx)

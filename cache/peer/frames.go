@@ -20,8 +20,8 @@ import (
 const (
 	frameEnd  = 0xffffffff
 	frameFail = 0xfffffffe
-	// longestFrame is the longest frame that a receiver accepts, in bytes.
-	longestFrame = 1 << 20
+	// maxFrame is the longest frame that a receiver accepts, in bytes.
+	maxFrame = 1 << 20
 	// alive is the interval at which a waiting sender sends length 0.
 	alive = 300 * time.Millisecond
 )
@@ -54,7 +54,7 @@ func (f *frames) Read(p []byte) (int, error) {
 				return 0, err
 			}
 			return 0, io.EOF
-		case n > longestFrame:
+		case n > maxFrame:
 			return 0, fmt.Errorf("a frame of %d bytes: the peer is not a cache", n)
 		}
 		f.left = int(n)

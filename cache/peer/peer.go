@@ -63,8 +63,8 @@ func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.
 	return f, func() uint32 { return f.sum }, nil
 }
 
-// mostMarks bounds what is read of an answer.
-const mostMarks = 4 << 20
+// maxMarks bounds what is read of an answer.
+const maxMarks = 4 << 20
 
 // Marks asks a peer what it has whole. The answer is 8 bytes for each object.
 func (n *Network) Marks(ctx context.Context, peer string) ([]uint64, error) {
@@ -80,7 +80,7 @@ func (n *Network) Marks(ctx context.Context, peer string) ([]uint64, error) {
 	if res.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("the peer answers %s", res.Status)
 	}
-	raw, err := io.ReadAll(io.LimitReader(res.Body, 8*mostMarks))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 8*maxMarks))
 	marks := make([]uint64, len(raw)/8)
 	for i := range marks {
 		marks[i] = binary.BigEndian.Uint64(raw[8*i:])
@@ -98,8 +98,8 @@ func held(w http.ResponseWriter, c *fetch.Cache) {
 	_, _ = w.Write(raw)
 }
 
-// longestQuestion is in bytes.
-const longestQuestion = 64 << 10
+// maxRequest is in bytes.
+const maxRequest = 64 << 10
 
 // Handler answers peers. With insecure set, anyone can be a peer, so the node's own token for the
 // origin is not used for them.
@@ -111,7 +111,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET "+heldPath, func(w http.ResponseWriter, _ *http.Request) { held(w, c) })
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var q fetch.Question
-		if err := json.NewDecoder(io.LimitReader(r.Body, longestQuestion)).Decode(&q); err != nil {
+		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil {
 			http.Error(w, "the question cannot be read", http.StatusBadRequest)
 			return
 		}

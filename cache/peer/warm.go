@@ -127,7 +127,7 @@ func (n *Network) alive(ctx context.Context, peer string) error {
 	}
 	defer res.Body.Close()
 	// The connection is idle only after the end of the body, here or of an error.
-	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, longestFrame)); err != nil {
+	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, maxFrame)); err != nil {
 		return fmt.Errorf("peer %s: %w", peer, err)
 	}
 	if n.Files == nil || res.TLS == nil {

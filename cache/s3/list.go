@@ -15,8 +15,8 @@ import (
 	"aliquot.example/cache/origin"
 )
 
-// mostKeys is the maximum number of keys per page of a list, the same as in S3.
-const mostKeys = 1000
+// maxKeys is the maximum number of keys per page of a list, the same as in S3.
+const maxKeys = 1000
 
 // listParameters are the parameters of both versions of the list request, and those of signatures.
 var listParameters = []string{
@@ -78,7 +78,7 @@ func second(q url.Values) bool { return q.Get("list-type") == "2" }
 
 // pageOf parses the requested part of a list.
 func pageOf(q url.Values) (p paging, err error) {
-	p = paging{prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), after: q.Get("marker"), most: mostKeys}
+	p = paging{prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), after: q.Get("marker"), most: maxKeys}
 	if second(q) {
 		p.after = q.Get("start-after")
 	}
@@ -95,7 +95,7 @@ func pageOf(q url.Values) (p paging, err error) {
 		if err != nil || n < 0 {
 			return p, &failure{http.StatusBadRequest, "InvalidArgument", "max-keys is not a number of keys."}
 		}
-		p.most = min(n, mostKeys)
+		p.most = min(n, maxKeys)
 	}
 	if p.delimiter != "" && p.delimiter != "/" {
 		return p, &failure{http.StatusNotImplemented, "NotImplemented", "This cache knows no delimiter but the slash."}

@@ -17,8 +17,8 @@ import (
 	"aliquot.example/internal/compiled"
 )
 
-// longestList bounds what is read of a peer's list of keys, in bytes.
-const longestList = 64 << 10
+// maxList bounds what is read of a peer's list of keys, in bytes.
+const maxList = 64 << 10
 
 // Of lists the snapshots of a job that are here or at a peer, by their keys, and reports
 // whether some are not here.
@@ -70,7 +70,7 @@ func (s *Shelf) keys(scope string) []string {
 	keys := []string{}
 	for _, name := range s.Store.Views() {
 		key, ok := strings.CutPrefix(name, views)
-		if ok && len(keys) < mostOfScope && s.scopeOf(key) == url.PathEscape(scope) {
+		if ok && len(keys) < maxPerScope && s.scopeOf(key) == url.PathEscape(scope) {
 			keys = append(keys, key)
 		}
 	}
@@ -86,7 +86,7 @@ func (s *Shelf) keysOf(ctx context.Context, peer, scope string) (keys []string, 
 		return nil, err
 	}
 	defer res.Body.Close()
-	if err := json.NewDecoder(io.LimitReader(res.Body, longestList)).Decode(&keys); err != nil {
+	if err := json.NewDecoder(io.LimitReader(res.Body, maxList)).Decode(&keys); err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(keys, func(k string) bool { return !compiled.IsSum(k) }), nil

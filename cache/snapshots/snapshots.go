@@ -25,8 +25,8 @@ import (
 const Path = "/v1/compiled/"
 
 const (
-	// largest is the most that a snapshot may have, in bytes.
-	largest = 16 << 30
+	// maxSnapshot is the most that a snapshot may have, in bytes.
+	maxSnapshot = 16 << 30
 	// askFor bounds a question to a peer whether it has a snapshot, asksAtOnce how many
 	// are asked at the same time.
 	askFor     = 3 * time.Second
@@ -34,10 +34,10 @@ const (
 	// archive is the one file of a snapshot's view, scopeFile says beside it whose it is.
 	archive   = "snapshot.tar"
 	scopeFile = ".scope"
-	// longestScope bounds the name of a job with its namespace, in bytes.
-	longestScope = 4096
-	// mostOfScope is how many snapshots of one job a peer names.
-	mostOfScope = 16
+	// maxScope bounds the name of a job with its namespace, in bytes.
+	maxScope = 4096
+	// maxPerScope is how many snapshots of one job a peer names.
+	maxPerScope = 16
 )
 
 // Shelf keeps snapshots in a store.
@@ -149,11 +149,11 @@ func (s *Shelf) put(key, scope string, r io.Reader, size int64, want string) err
 	if s.Store.View(View(key)) != "" {
 		return errThere
 	}
-	if len(scope) > longestScope {
+	if len(scope) > maxScope {
 		return errors.New("the scope is too long")
 	}
-	if size <= 0 || size > largest {
-		return fmt.Errorf("a snapshot of %d bytes: want 1 to %d", size, int64(largest))
+	if size <= 0 || size > maxSnapshot {
+		return fmt.Errorf("a snapshot of %d bytes: want 1 to %d", size, int64(maxSnapshot))
 	}
 	o, err := s.Store.Adopt(r, size)
 	if err != nil {

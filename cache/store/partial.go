@@ -144,9 +144,9 @@ func (s *Store) again(p *Partial) *Partial {
 	return s.partials[p.Object.ID]
 }
 
-// mostChunks bounds the chunks of partial objects without readers, because their list is in memory:
+// maxChunks bounds the chunks of partial objects without readers, because their list is in memory:
 // 4 million chunks are 32 TiB of objects and take about 170 MB.
-const mostChunks = 4 << 20
+const maxChunks = 4 << 20
 
 // forgetIdle removes the least recently used partial objects without readers until there is room
 // for n more chunks. The caller holds the lock.
@@ -160,7 +160,7 @@ func (s *Store) forgetIdle(n int) {
 	}
 	slices.SortFunc(idle, func(a, b *Partial) int { return a.used.Compare(b.used) })
 	for _, p := range idle {
-		if n <= mostChunks {
+		if n <= maxChunks {
 			return
 		}
 		n -= p.Object.Chunks()

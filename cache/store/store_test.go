@@ -283,10 +283,10 @@ func TestIdlePartialsAreFew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Object.Size, p.users = mostChunks/2*blob.ChunkSize, min(i, 1)
+		p.Object.Size, p.users = maxChunks/2*blob.ChunkSize, min(i, 1)
 	}
 	_, first := contents(0, 100)
-	s.forgetIdle(mostChunks/2 + 1)
+	s.forgetIdle(maxChunks/2 + 1)
 	if len(s.partials) != 3 || s.partials[first.ID] != nil {
 		t.Errorf("%d of 3 are left that somebody reads", len(s.partials))
 	}

@@ -154,8 +154,8 @@ func unreached(err error) string {
 	return "run this on a client node, or set NOMAD_ADDR; with ACLs, set NOMAD_TOKEN too"
 }
 
-// mostJobs is the largest number of jobs that asks reads.
-const mostJobs = 1000
+// maxJobs is the largest number of jobs that asks reads.
+const maxJobs = 1000
 
 // asks reads the device requests of the jobs in all namespaces, and whether the scheduler
 // preempts.
@@ -163,7 +163,7 @@ func asks(client *api.Client, f *doctor.Facts) {
 	all := &api.QueryOptions{Namespace: api.AllNamespacesNamespace}
 	stubs, _, err := client.Jobs().List(all)
 	for i, stub := range stubs {
-		if stub.Stop || i >= mostJobs {
+		if stub.Stop || i >= maxJobs {
 			continue
 		}
 		job, _, failed := client.Jobs().Info(stub.ID, &api.QueryOptions{Namespace: stub.Namespace})

@@ -34,15 +34,15 @@ func (f flagSet) parse(args []string) bool {
 	return err == nil
 }
 
-// longest is the limit on an error's text, in bytes.
-const longest = 500
+// maxErrorText is the limit on an error's text, in bytes.
+const maxErrorText = 500
 
 // flat formats an error as one line: a server's response in it, such as a page of HTML, may have
 // many.
 func flat(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	if len(text) > longest {
-		text = strings.ToValidUTF8(text[:longest], "") + " …"
+	if len(text) > maxErrorText {
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + " …"
 	}
 	return strings.TrimSuffix(text, ".")
 }

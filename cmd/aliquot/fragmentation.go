@@ -8,8 +8,8 @@ import (
 	"aliquot.example/internal/account"
 )
 
-// mostMoves is the largest number of moves that a report lists.
-const mostMoves = 10
+// maxMoves is the largest number of moves that a report lists.
+const maxMoves = 10
 
 // fragmentationTable shows the free capacity, how much of it cannot be used, and the moves that
 // would make it usable.

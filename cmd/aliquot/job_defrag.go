@@ -68,7 +68,7 @@ type defrag struct {
 func (c jobDefragCommand) Run(args []string) int {
 	flags := newFlags("job defrag", c.ui)
 	dry := flags.Bool("dry-run", false, "")
-	most := flags.Int("most", mostMoves, "")
+	most := flags.Int("most", maxMoves, "")
 	atOnce := flags.Int("at-once", 1, "")
 	timeout := flags.Duration("timeout", 5*time.Minute, "")
 	file := flags.String("demand", "", "")

@@ -108,9 +108,9 @@ func (f uiFlags) admins() []string {
 	return strings.FieldsFunc(f.gateways, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// mostConnections limits the connections of browsers, so that strangers cannot use up the
+// maxConnections limits the connections of browsers, so that strangers cannot use up the
 // program's file descriptors.
-const mostConnections = 2000
+const maxConnections = 2000
 
 func runUI(f uiFlags) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -133,7 +133,7 @@ func runUI(f uiFlags) error {
 	if err != nil {
 		return err
 	}
-	listener = netutil.LimitListener(listener, mostConnections)
+	listener = netutil.LimitListener(listener, maxConnections)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := ui.New(o)

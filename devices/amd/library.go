@@ -45,8 +45,8 @@ type facts struct {
 	memory gpu.MiB
 }
 
-// longestReset is longer than any reset: resets take seconds.
-const longestReset = 3 * time.Minute
+// maxResetTime is longer than any reset: resets take seconds.
+const maxResetTime = 3 * time.Minute
 
 // hotPause is the shortest time between two log lines about a card that throttles, because a hot card
 // sends many events.
@@ -175,12 +175,12 @@ func (l *library) deliver(e event) {
 }
 
 // reset reports whether a card is being reset. The event at the end of a reset can be missed, so after
-// longestReset the reset counts as finished.
+// maxResetTime the reset counts as finished.
 func (l *library) reset(c card) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	since, resetting := l.resetting[c.PCI]
-	if resetting && time.Since(since) >= longestReset {
+	if resetting && time.Since(since) >= maxResetTime {
 		delete(l.resetting, c.PCI)
 		l.said.tell(0, "reset "+c.PCI.String(), "", "")
 		l.said.log.Warn("the driver did not report the end of a GPU's reset; assuming that it has ended",

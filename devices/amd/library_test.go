@@ -33,7 +33,7 @@ func TestAResetWhoseEndIsMissedIsForgotten(t *testing.T) {
 		c := card{PCI: pciAddress{Bus: 1}}
 		for n := range 2 { // the next one is reported and counts again
 			l.deliver(event{Card: c.PCI, Kind: eventPreReset})
-			time.Sleep(longestReset - time.Second)
+			time.Sleep(maxResetTime - time.Second)
 			if !l.reset(c) {
 				t.Fatal("a reset is over too early")
 			}

@@ -32,8 +32,8 @@ const (
 	unaskedTime = 30 * time.Second
 	// sweepPeriod is the interval at which files that tasks left in shared memory are removed.
 	sweepPeriod = 10 * time.Second
-	// mostBackoff is the longest pause between two attempts to start a daemon.
-	mostBackoff = 30 * time.Second
+	// maxBackoff is the longest pause between two attempts to start a daemon.
+	maxBackoff = 30 * time.Second
 )
 
 // condition is what a keeper reports of its GPU.

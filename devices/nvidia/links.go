@@ -33,7 +33,7 @@ func (l *library) linksOf(h nvml.Device, id gpu.ID) links {
 
 func readLinks(h nvml.Device) links {
 	var out links
-	for link := range nvml.MostLinks {
+	for link := range nvml.MaxLinks {
 		active, r := h.LinkActive(link)
 		if r != nvml.Success && r != nvml.NotSupported {
 			break // the GPU has no link with this number, or links cannot be read

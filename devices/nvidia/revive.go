@@ -108,7 +108,7 @@ func (k *keeper) start(ctx context.Context) {
 		servers, err = k.begun(ctx)
 	}
 	if err != nil {
-		k.retryAt = time.Now().Add(min(watchPeriod<<min(k.failures, 10), mostBackoff))
+		k.retryAt = time.Now().Add(min(watchPeriod<<min(k.failures, 10), maxBackoff))
 		k.failures++
 		k.report("MPS daemon cannot be started: "+err.Error(), false)
 		return

@@ -85,10 +85,10 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 		v.mps.shmSize = size
 	}
 	v.events = &events{lib: v.lib, monitor: v.monitor, host: host, period: cfg.Period}
-	if len(cfg.RunDir) > longestRunDir {
+	if len(cfg.RunDir) > maxRunDir {
 		s.Refuse("run_dir", fmt.Sprintf(
 			"want at most %d characters, because MPS creates sockets in it, whose paths are limited to 107",
-			longestRunDir))
+			maxRunDir))
 	}
 	return v, s.Err()
 }
@@ -96,8 +96,8 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 // shmSize matches the sizes that tmpfs accepts.
 var shmSize = regexp.MustCompile(`^[1-9][0-9]*[kmgKMG]$|^([1-9][0-9]?|100)%$`)
 
-// longestRunDir leaves room in a socket's path for a GPU's daemon.
-const longestRunDir = 107 - len("/mps/GPU-01234567-89ab-cdef-0123-456789abcdef/pipe/control")
+// maxRunDir leaves room in a socket's path for a GPU's daemon.
+const maxRunDir = 107 - len("/mps/GPU-01234567-89ab-cdef-0123-456789abcdef/pipe/control")
 
 // xids reads a list of XID numbers.
 func xids(s *plugin.Settings, key string) []uint64 {

@@ -26,9 +26,9 @@ const (
 	// cannot be cancelled, so after this time the GPUs count as unhealthy. It is long because
 	// the first calls wake the GPUs, which takes seconds for each.
 	stallTime = 30 * time.Second
-	// mostWakes is the maximum number of rounds per second that events of a vendor can cause:
+	// maxWakes is the maximum number of rounds per second that events of a vendor can cause:
 	// a failing GPU raises thousands of errors.
-	mostWakes = 5
+	maxWakes = 5
 )
 
 // Patience is the number of consecutive readings that must fail before a healthy GPU counts as
@@ -141,7 +141,7 @@ func (l *loop) run(ctx context.Context) {
 		if time.Since(second) >= time.Second {
 			second, wakes = time.Now(), 0
 		}
-		if wakes >= mostWakes {
+		if wakes >= maxWakes {
 			wake = nil // leave the event in the channel until the next second
 			due = time.After(min(period, time.Until(second.Add(time.Second))))
 		}

@@ -99,7 +99,7 @@ func TestAStormOfNews(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		r.set(func(h *hand) {
-			if h.rounds > 10*(mostWakes+2) {
+			if h.rounds > 10*(maxWakes+2) {
 				t.Errorf("%d rounds in 10 s", h.rounds)
 			}
 		})

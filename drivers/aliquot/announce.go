@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 )
 
-// mostUnheard limits the events that are kept until there is a listener. The oldest are dropped.
-const mostUnheard = 256
+// maxPending limits the events that are kept until there is a listener. The oldest are dropped.
+const maxPending = 256
 
 // announcer sends events to its listeners. Nomad subscribes some time after it has started the driver,
 // and again after its own restart. Meanwhile tasks are recovered, checked and ended, so announcer keeps
@@ -34,7 +34,7 @@ func (a *announcer) say(e *drivers.TaskEvent) {
 	a.mu.Lock()
 	if a.listeners == 0 {
 		a.unheard = append(a.unheard, e)
-		a.unheard = a.unheard[max(0, len(a.unheard)-mostUnheard):]
+		a.unheard = a.unheard[max(0, len(a.unheard)-maxPending):]
 		a.mu.Unlock()
 		return
 	}
@@ -48,7 +48,7 @@ func (a *announcer) keep(events []*drivers.TaskEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.unheard = append(slices.Clone(events), a.unheard...)
-	a.unheard = a.unheard[max(0, len(a.unheard)-mostUnheard):]
+	a.unheard = a.unheard[max(0, len(a.unheard)-maxPending):]
 }
 
 // listen returns a channel of events, which is never closed, and the events that no listener has

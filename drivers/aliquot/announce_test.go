@@ -61,7 +61,7 @@ func TestEventsWaitForAListener(t *testing.T) {
 
 func TestUnheardEventsAreBounded(t *testing.T) {
 	a := newAnnouncer(t.Context(), hclog.NewNullLogger())
-	for i := range mostUnheard + 3 {
+	for i := range maxPending + 3 {
 		a.say(&drivers.TaskEvent{Message: fmt.Sprint(i)})
 	}
 	_, unheard, leave, err := a.listen(t.Context())
@@ -69,7 +69,7 @@ func TestUnheardEventsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer leave()
-	if len(unheard) != mostUnheard || unheard[0].Message != "3" {
+	if len(unheard) != maxPending || unheard[0].Message != "3" {
 		t.Errorf("%d events, the first is %q", len(unheard), unheard[0].Message)
 	}
 }

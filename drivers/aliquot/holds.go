@@ -10,9 +10,9 @@ const (
 	// modelsAttribute is the node attribute that lists the models on the node. Packing policies do
 	// not use it, and as a unique attribute it does not affect the node's class.
 	modelsAttribute = "unique.cache.models"
-	// holdLook is the interval of requests to the cache for the list, mostHeld its maximum length.
+	// holdLook is the interval of requests to the cache for the list, maxHeld its maximum length.
 	holdLook = time.Minute
-	mostHeld = 64
+	maxHeld  = 64
 )
 
 // watchHeld publishes which models are on the node, for jobs that prefer such nodes. The list changes
@@ -43,7 +43,7 @@ func (d *Driver) watchHeld(ctx context.Context) {
 func heldList(names []string) string {
 	var out []string
 	for _, name := range names {
-		if !strings.Contains(name, ",") && len(out) < mostHeld {
+		if !strings.Contains(name, ",") && len(out) < maxHeld {
 			out = append(out, name)
 		}
 	}

@@ -43,8 +43,8 @@ func tableWeight(class string) float64 {
 
 // The largest valid values in a replica's description.
 const (
-	mostSlots  = 1 << 16
-	mostTokens = 1 << 40
+	maxSlots  = 1 << 16
+	maxTokens = 1 << 40
 )
 
 // described reads a replica's description from its meta or tags. A missing or invalid number counts
@@ -73,14 +73,14 @@ func described(address string, meta func(key string) string, log *onceLog) confi
 		}
 		return n
 	}
-	whole := func(key string) int { return within(key, mostSlots) }
+	whole := func(key string) int { return within(key, maxSlots) }
 	r := config.Replica{Address: address, Class: get(gpu.MetaClass), Slices: whole(gpu.MetaSlices),
 		Slots: whole(gpu.MetaSlots), Total: whole(gpu.MetaTotal)}
 	// 1 means missing or invalid: no engine has space for only one token.
-	if n := within(gpu.MetaKVTokens, mostTokens); n > 1 {
+	if n := within(gpu.MetaKVTokens, maxTokens); n > 1 {
 		r.KVTokens = n
 	}
-	if n := within(gpu.MetaMaxPrompt, mostTokens); n > 1 {
+	if n := within(gpu.MetaMaxPrompt, maxTokens); n > 1 {
 		r.MaxPrompt = n
 	}
 	if text := get(gpu.MetaWeight); text != "" {

@@ -12,8 +12,8 @@ type onceLog struct {
 	seen map[[3]string]bool
 }
 
-// mostRemembered limits the remembered values. When it is reached, they are forgotten and logged again.
-const mostRemembered = 10_000
+// maxLogged limits the remembered values. When it is reached, they are forgotten and logged again.
+const maxLogged = 10_000
 
 func (n *onceLog) warn(text, address, key, value string) {
 	n.mu.Lock()
@@ -22,7 +22,7 @@ func (n *onceLog) warn(text, address, key, value string) {
 	if n.seen[mistake] {
 		return
 	}
-	if n.seen == nil || len(n.seen) >= mostRemembered {
+	if n.seen == nil || len(n.seen) >= maxLogged {
 		n.seen = map[[3]string]bool{}
 	}
 	n.seen[mistake] = true

@@ -39,7 +39,7 @@ func TestEveryEngineIsRead(t *testing.T) {
 			t.Errorf("%s with other line ends: %+v, %v", file, got, err)
 		}
 	}
-	for _, text := range []string{"", "up 1\n", "<html>", strings.Repeat("x", 3*longestLine) + "\nvllm:num_requests_runningx 4"} {
+	for _, text := range []string{"", "up 1\n", "<html>", strings.Repeat("x", 3*maxLine) + "\nvllm:num_requests_runningx 4"} {
 		if got, err := Parse(strings.NewReader(text)); err != nil || got.Kind != "" {
 			t.Errorf("%.20q is taken for an engine: %+v, %v", text, got, err)
 		}

@@ -80,11 +80,11 @@ var engines = []names{
 }
 
 const (
-	// longestLine is the longest line of metrics that is read, in bytes.
-	longestLine = 16 << 10
-	// mostKnown limits the total size of lines of known metrics, in bytes. An engine has a few
+	// maxLine is the longest line of metrics that is read, in bytes.
+	maxLine = 16 << 10
+	// maxKnown limits the total size of lines of known metrics, in bytes. An engine has a few
 	// lines per model.
-	mostKnown = 256 << 10
+	maxKnown = 256 << 10
 )
 
 // Parse parses metrics in Prometheus's text format. It ignores other metrics, and returns an error
@@ -110,13 +110,13 @@ func Parse(r io.Reader) (State, error) {
 // known returns the lines of known metrics. An engine has hundreds of others.
 func known(r io.Reader) ([]byte, error) {
 	var kept []byte
-	lines := bufio.NewReaderSize(r, longestLine)
+	lines := bufio.NewReaderSize(r, maxLine)
 	for {
 		line, err := lines.ReadSlice('\n')
 		whole := err == nil || err == io.EOF
 		if whole && isKnown(line) {
-			if len(kept)+len(line) > mostKnown {
-				return nil, fmt.Errorf("the lines of known metrics exceed %d KiB", mostKnown>>10)
+			if len(kept)+len(line) > maxKnown {
+				return nil, fmt.Errorf("the lines of known metrics exceed %d KiB", maxKnown>>10)
 			}
 			kept = append(append(kept, bytes.TrimRight(line, "\r\n")...), '\n')
 		}

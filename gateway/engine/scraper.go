@@ -33,12 +33,12 @@ type Options struct {
 }
 
 const (
-	// longest is the timeout of one request.
-	longest = 5 * time.Second
-	// mostBytes is the largest size of a response.
-	mostBytes = 8 << 20
-	// rest is the longest time between scrapes of a replica without metrics.
-	rest = time.Minute
+	// scrapeTimeout is the timeout of one request.
+	scrapeTimeout = 5 * time.Second
+	// maxBody is the largest size of a response.
+	maxBody = 8 << 20
+	// idleInterval is the longest time between scrapes of a replica without metrics.
+	idleInterval = time.Minute
 )
 
 // usual are the usual paths of metrics.
@@ -130,7 +130,7 @@ func (s *Scraper) visit(ctx context.Context, v *visit) {
 		if err != nil || state.Kind == "" {
 			v.told = false
 			if misses++; misses >= len(usual) {
-				wait = min(rest, s.options.Interval<<min(misses, 8))
+				wait = min(idleInterval, s.options.Interval<<min(misses, 8))
 			}
 		} else {
 			misses = 0
@@ -214,7 +214,7 @@ func (s *Scraper) longestPrompt(ctx context.Context, v *visit) int {
 
 // get sends a GET request to a replica, and calls read with the body.
 func (s *Scraper) get(ctx context.Context, address, path string, read func(io.Reader) error) error {
-	ctx, cancel := context.WithTimeout(ctx, longest)
+	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.options.Scheme+"://"+address+path, nil)
 	if err != nil {
@@ -229,7 +229,7 @@ func (s *Scraper) get(ctx context.Context, address, path string, read func(io.Re
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s", path, res.Status)
 	}
-	return read(&bounded{res.Body, mostBytes + 1})
+	return read(&bounded{res.Body, maxBody + 1})
 }
 
 // bounded returns an error once left bytes have been read. Cutting the response off instead would
@@ -241,7 +241,7 @@ type bounded struct {
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left == 0 {
-		return 0, fmt.Errorf("the response is longer than %d MiB", mostBytes>>20)
+		return 0, fmt.Errorf("the response is longer than %d MiB", maxBody>>20)
 	}
 	n, err := b.from.Read(p[:min(len(p), b.left)])
 	b.left -= n

@@ -148,7 +148,7 @@ func (m *SleepMode) load(ctx context.Context, replica string) (State, error) {
 	if res.StatusCode != http.StatusOK {
 		return State{}, fmt.Errorf("/metrics answers %s", res.Status)
 	}
-	state, err := Parse(&bounded{res.Body, mostBytes + 1})
+	state, err := Parse(&bounded{res.Body, maxBody + 1})
 	if err == nil && state.Running < 0 {
 		err = errors.New("/metrics does not have the number of running requests")
 	}
@@ -187,7 +187,7 @@ func (m *SleepMode) ask(ctx context.Context, method, address, path string, body,
 		return 0, err
 	}
 	defer res.Body.Close()
-	answer := io.LimitReader(res.Body, mostBytes)
+	answer := io.LimitReader(res.Body, maxBody)
 	if res.StatusCode/100 != 2 {
 		return res.StatusCode, fmt.Errorf("%s answers %s", path, res.Status)
 	}

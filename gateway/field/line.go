@@ -51,8 +51,8 @@ type kept struct {
 
 // The largest number of cached lines, and the largest size of each in bytes.
 const (
-	mostLines   = 24
-	longestLine = 256
+	maxLines = 24
+	maxLine  = 256
 )
 
 // Begin starts a header. Call it before the first Add.
@@ -71,12 +71,12 @@ func (l *Lines) Add(h http.Header, line []byte) error {
 		return err
 	}
 	values := []string{value}
-	if at < mostLines {
+	if at < maxLines {
 		if at == len(l.lines) {
 			l.lines = append(l.lines, kept{})
 		}
 		l.lines[at] = kept{}
-		if len(line) <= longestLine {
+		if len(line) <= maxLine {
 			l.lines[at] = kept{string(line), name, values}
 		}
 	}

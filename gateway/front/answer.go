@@ -45,9 +45,9 @@ var outputs = sync.Pool{New: func() any { return &output{make([]byte, 0, 4<<10)}
 // Bounds in bytes: on a body held back because its length may become known, on output before it is
 // written to the connection, and on a buffer that is kept for reuse.
 const (
-	mostPending = 2 << 10
-	mostOutput  = 16 << 10
-	mostKept    = 64 << 10
+	maxPending = 2 << 10
+	maxOutput  = 16 << 10
+	maxKept    = 64 << 10
 )
 
 // Header implements http.ResponseWriter. Fields set after WriteHeader go into the trailer if they
@@ -226,14 +226,14 @@ func (a *answer) Write(p []byte) (int, error) {
 	switch {
 	case a.request.Method == http.MethodHead:
 		return len(p), nil
-	case !a.framed && len(a.pending)+len(p) <= mostPending:
+	case !a.framed && len(a.pending)+len(p) <= maxPending:
 		a.pending = append(a.pending, p...)
 		return len(p), nil
 	case !a.framed:
 		a.frame()
 	}
 	a.piece(p)
-	if len(a.out.text) >= mostOutput {
+	if len(a.out.text) >= maxOutput {
 		if err := a.send(); err != nil {
 			return 0, err
 		}
@@ -268,7 +268,7 @@ func (a *answer) send() error {
 		}
 	}
 	a.out = nil
-	if cap(o.text) <= mostKept {
+	if cap(o.text) <= maxKept {
 		outputs.Put(o)
 	}
 	return a.failed

@@ -46,8 +46,8 @@ type conn struct {
 // bufferSize fits a request's head and a short body.
 const bufferSize = 4 << 10
 
-// mostBuffered bounds a head that this package parses, in bytes; a longer one is handed over.
-const mostBuffered = 16 << 10
+// maxBuffered bounds a head that this package parses, in bytes; a longer one is handed over.
+const maxBuffered = 16 << 10
 
 func (s *Server) newConn(nc net.Conn) *conn {
 	c := &conn{server: s, nc: nc, buf: make([]byte, bufferSize)}
@@ -106,7 +106,7 @@ func (c *conn) serve() (handOver bool) {
 // head.
 func (c *conn) head() (text []byte, came bool) {
 	c.state.CompareAndSwap(active, idle)
-	limit := min(mostBuffered, c.server.MaxHeaderBytes)
+	limit := min(maxBuffered, c.server.MaxHeaderBytes)
 	at, hurried := 0, c.state.Load() == fresh
 	for {
 		text := c.buf[c.r:c.w]

@@ -9,8 +9,8 @@ import (
 // texts has buffers for Text.
 var texts = sync.Pool{New: func() any { return new([]byte) }}
 
-// mostPooled is the largest size of a buffer in the pool, in bytes.
-const mostPooled = 1 << 20
+// maxPooled is the largest size of a buffer in the pool, in bytes.
+const maxPooled = 1 << 20
 
 // Text calls read with the first bytes of the kept part, at most `most`, in one piece. It returns
 // an error if there are fewer than expected. If it has to copy them, it waits until the copies of
@@ -33,7 +33,7 @@ func (b *Body) Text(most int64, read func(text []byte)) error {
 	text := (*kept)[:n]
 	got, err := io.ReadFull(b.Kept(), text)
 	read(text[:got])
-	if cap(text) <= mostPooled {
+	if cap(text) <= maxPooled {
 		clear(text)
 		texts.Put(kept)
 	}

@@ -237,7 +237,7 @@ func TestWhatIsPresumedIsBounded(t *testing.T) {
 	b := s.peerState("b")
 	b.load = talk.Load{Replicas: []talk.Held{{Replica: "r", Count: 1 << 40}}}
 	s.presume("b", b, now)
-	if n := len(b.remotes); n > mostPresumed {
+	if n := len(b.remotes); n > maxPresumed {
 		t.Errorf("%d requests are presumed", n)
 	}
 }

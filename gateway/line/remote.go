@@ -330,8 +330,8 @@ func (s *Shared) show(b *peerState, load talk.Load, now time.Time) {
 	b.load, b.queued = load, queued
 }
 
-// mostPresumed limits the presumed requests of another gateway on one replica.
-const mostPresumed = 1 << 14
+// maxPresumed limits the presumed requests of another gateway on one replica.
+const maxPresumed = 1 << 14
 
 // presume adds remotes for the requests that a silent gateway last reported, or last held.
 func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
@@ -347,7 +347,7 @@ func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
 	}
 	id := uint64(1) << 63
 	for replica, n := range carries {
-		for range min(n, mostPresumed) {
+		for range min(n, maxPresumed) {
 			id++
 			g := s.newRemote(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
 			g.adopt(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// LongestDecoded is the largest decoded size of a compressed body, in bytes.
-const LongestDecoded = 64 << 20
+// MaxDecoded is the largest decoded size of a compressed body, in bytes.
+const MaxDecoded = 64 << 20
 
 // Model returns the model in a body, "" if there is none: the value of "model" in a JSON object,
 // whatever its media type, or the field "model" of a form (multipart/form-data), which audio
@@ -31,7 +31,7 @@ func Model(body io.Reader, h http.Header) string {
 // Codings lists the supported values of Content-Encoding.
 const Codings = "gzip, deflate, identity"
 
-// Decoded decodes the Content-Encoding of a body, up to LongestDecoded bytes. It returns false for
+// Decoded decodes the Content-Encoding of a body, up to MaxDecoded bytes. It returns false for
 // an unsupported coding. Invalid data gives an error when it is read.
 func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	switch strings.ToLower(strings.TrimSpace(strings.Join(h.Values("Content-Encoding"), ", "))) {
@@ -40,11 +40,11 @@ func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	case "gzip", "x-gzip":
 		return io.LimitReader(&late{open: func() (io.Reader, error) {
 			return gzip.NewReader(body)
-		}}, LongestDecoded), true
+		}}, MaxDecoded), true
 	case "deflate":
 		return io.LimitReader(&late{open: func() (io.Reader, error) {
 			return zlib.NewReader(body)
-		}}, LongestDecoded), true
+		}}, MaxDecoded), true
 	}
 	return nil, false
 }
@@ -98,8 +98,8 @@ func formModel(body io.Reader, boundary string) string {
 			return ""
 		}
 		if part.FormName() == "model" && part.FileName() == "" {
-			text, err := io.ReadAll(io.LimitReader(part, longestModel+1))
-			if err != nil || len(text) > longestModel {
+			text, err := io.ReadAll(io.LimitReader(part, maxModel+1))
+			if err != nil || len(text) > maxModel {
 				return ""
 			}
 			return string(text)

@@ -34,8 +34,8 @@ const (
 	afterValue
 )
 
-// longestModel is the longest name of a model, in bytes of JSON text.
-const longestModel = 512
+// maxModel is the longest name of a model, in bytes of JSON text.
+const maxModel = 512
 
 // mark is the byte order mark. Some clients send it, and most parsers skip it.
 const mark = "\xef\xbb\xbf"
@@ -72,7 +72,7 @@ func (s *scanner) feed(text []byte) {
 
 func (s *scanner) string(c byte) {
 	if s.keep {
-		if len(s.raw) >= longestModel {
+		if len(s.raw) >= maxModel {
 			s.keep, s.raw = false, s.raw[:0]
 		} else {
 			s.raw = append(s.raw, c)

@@ -101,7 +101,7 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	once <- opened
 	conn, err := grpc.NewClient("passthrough:///"+string(id),
 		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}),
-			grpc.MaxCallRecvMsgSize(mostFrame)),
+			grpc.MaxCallRecvMsgSize(maxFrame)),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
 			case c := <-once:

@@ -173,7 +173,7 @@ func (h *Hub) Run(ctx context.Context) {
 	h.mu.Lock()
 	h.ctx = ctx
 	h.mu.Unlock()
-	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(mostFrame),
+	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(maxFrame),
 		grpc.ConnectionTimeout(shakeWithin), grpc.MaxConcurrentStreams(1),
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: helloWithin})}
 	if s := h.options.Security; s != nil {

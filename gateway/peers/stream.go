@@ -58,14 +58,14 @@ type transport interface {
 }
 
 const (
-	// mostPending is how many records may wait to be sent. A stream with more is closed; after a
+	// maxPending is how many records may wait to be sent. A stream with more is closed; after a
 	// reconnect, the gateway sends a report instead.
-	mostPending = 1 << 18
-	// mostInFrame bounds the records in a frame, so that a long report does not delay the
+	maxPending = 1 << 18
+	// maxRecords bounds the records in a frame, so that a long report does not delay the
 	// heartbeats behind it.
-	mostInFrame = 1 << 12
-	// mostFrame bounds a frame, in bytes.
-	mostFrame = 64 << 20
+	maxRecords = 1 << 12
+	// maxFrame bounds a frame, in bytes.
+	maxFrame = 64 << 20
 )
 
 // stream sends records in order. Each batch holds the records that were queued while the previous
@@ -111,7 +111,7 @@ func (s *stream) ended() bool {
 // send queues a record. It never blocks.
 func (s *stream) send(r talk.Record) {
 	s.mu.Lock()
-	full := len(s.pending) >= mostPending
+	full := len(s.pending) >= maxPending
 	if !full {
 		s.pending = append(s.pending, r)
 	}
@@ -141,7 +141,7 @@ func (s *stream) write() {
 		s.pending = spare[:0]
 		s.mu.Unlock()
 		for rest := batch; len(rest) > 0; {
-			n := min(len(rest), mostInFrame)
+			n := min(len(rest), maxRecords)
 			// gRPC may keep the bytes until it has sent them, so each frame gets new ones.
 			if err := s.to.SendMsg(&frame{talk.Append(nil, s.version.Load(), rest[:n], time.Now())}); err != nil {
 				return

@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	// mostFailed is the number of stored failures per outcome, so that a flood of one kind does not
+	// maxFailed is the number of stored failures per outcome, so that a flood of one kind does not
 	// hide the others.
-	mostFailed = 8
-	// mostSlow is the number of stored requests per minute, and minutes the number of stored minutes.
-	mostSlow, minutes = 4, 20
+	maxFailed = 8
+	// maxSlow is the number of stored requests per minute, and minutes the number of stored minutes.
+	maxSlow, minutes = 4, 20
 )
 
 // Requests stores the requests of one service. The zero value is ready for use.
@@ -41,7 +41,7 @@ type slowest struct {
 
 // failures is a ring of the last failures with one outcome.
 type failures struct {
-	ring [mostFailed]api.Request
+	ring [maxFailed]api.Request
 	next int
 }
 
@@ -69,7 +69,7 @@ func (r *Requests) Add(ended int64, q *api.Request, failed bool) {
 	})
 	s.requests = slices.Insert(s.requests, at, *q)
 	bar := 0.0
-	if over := len(s.requests) - mostSlow; over >= 0 {
+	if over := len(s.requests) - maxSlow; over >= 0 {
 		s.requests = slices.Delete(s.requests, 0, over)
 		bar = s.requests[0].Total
 	}
@@ -86,7 +86,7 @@ func (r *Requests) fail(q *api.Request) {
 		f = &failures{}
 		r.failed[q.Outcome] = f
 	}
-	f.ring[f.next%mostFailed] = *q
+	f.ring[f.next%maxFailed] = *q
 	f.next++
 }
 
@@ -101,7 +101,7 @@ func (r *Requests) List(now int64) (slow, failed []api.Request) {
 		}
 	}
 	for _, f := range r.failed {
-		failed = append(failed, f.ring[:min(f.next, mostFailed)]...)
+		failed = append(failed, f.ring[:min(f.next, maxFailed)]...)
 	}
 	newest := func(a, b api.Request) int { return b.Began.Compare(a.Began) }
 	slices.SortFunc(slow, newest)

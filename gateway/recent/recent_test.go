@@ -36,7 +36,7 @@ func TestSlowestOfEachMinute(t *testing.T) {
 	for minute, times := range all {
 		slices.Sort(times)
 		slices.Sort(got[minute])
-		if want := times[max(0, len(times)-mostSlow):]; !slices.Equal(got[minute], want) {
+		if want := times[max(0, len(times)-maxSlow):]; !slices.Equal(got[minute], want) {
 			t.Errorf("minute %d: got %v, want %v", minute, got[minute], want)
 		}
 	}
@@ -73,7 +73,7 @@ func TestFailuresByOutcome(t *testing.T) {
 		r.Add(10+i, request(10+i, 1, "queue_full"), true)
 	}
 	_, failed := r.List(1010)
-	if len(failed) != mostFailed+1 || failed[len(failed)-1].Outcome != "broken" || failed[0].Began.Unix() != 1009 {
+	if len(failed) != maxFailed+1 || failed[len(failed)-1].Outcome != "broken" || failed[0].Began.Unix() != 1009 {
 		t.Errorf("%v", failed)
 	}
 }
@@ -94,7 +94,7 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if slow, _ := r.List(200); len(slow) != 4*mostSlow {
+	if slow, _ := r.List(200); len(slow) != 4*maxSlow {
 		t.Errorf("%d slow ones of 4 minutes", len(slow))
 	}
 }

@@ -8,14 +8,14 @@ import (
 )
 
 func receive(fd uintptr, p []byte) (int, error) {
-	if len(p) > mostQuick {
+	if len(p) > maxQuick {
 		return retry(syscall.Read, fd, p)
 	}
 	return quick(syscall.SYS_RECVFROM, fd, p)
 }
 
 func send(fd uintptr, p []byte) (int, error) {
-	if len(p) > mostQuick {
+	if len(p) > maxQuick {
 		return retry(syscall.Write, fd, p)
 	}
 	return quick(syscall.SYS_SENDTO, fd, p)

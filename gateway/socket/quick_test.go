@@ -15,7 +15,7 @@ func TestAnOfferDoesNotWait(t *testing.T) {
 	if err := s.Control(func(fd uintptr) { syscall.SetNonblock(int(fd), false) }); err != nil {
 		t.Fatal(err)
 	}
-	piece := make([]byte, mostQuick)
+	piece := make([]byte, maxQuick)
 	for range 1000 {
 		n, err := s.Offer(piece)
 		if err != nil {

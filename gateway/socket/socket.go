@@ -16,9 +16,9 @@ import (
 	"syscall"
 )
 
-// mostQuick is the largest number of bytes that a call may move without announcing it to the
+// maxQuick is the largest number of bytes that a call may move without announcing it to the
 // scheduler. Copying more takes so long that other goroutines should get the processor meanwhile.
-const mostQuick = 64 << 10
+const maxQuick = 64 << 10
 
 // Socket is the socket of a connection. It is safe for concurrent use.
 type Socket struct {

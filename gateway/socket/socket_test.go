@@ -34,7 +34,7 @@ func pair(t *testing.T) (*net.TCPConn, *net.TCPConn) {
 // Reads and writes of all lengths, those that the scheduler knows of among them, move what
 // they are given.
 func TestBytesComeAsTheyWereSent(t *testing.T) {
-	for _, size := range []int{1, 200, mostQuick, mostQuick + 1, 3 << 20} {
+	for _, size := range []int{1, 200, maxQuick, maxQuick + 1, 3 << 20} {
 		a, b := pair(t)
 		sent := bytes.Repeat([]byte("0123456789"), size/10+1)[:size]
 		go func() {

@@ -148,9 +148,9 @@ func (b *body) nextIsThere() bool {
 // Bounds on framing, in bytes: the line with a chunk's size, the trailer, and the total overhead of
 // chunk sizes above the usual.
 const (
-	longestSize    = 256
-	longestTrailer = 4 << 10
-	mostExcess     = 16 << 10
+	maxSizeLine = 256
+	maxTrailer  = 4 << 10
+	maxExcess   = 16 << 10
 )
 
 // nextChunk reads the size of the next chunk, or the trailer after the last one.
@@ -166,7 +166,7 @@ func (b *body) nextChunk() error {
 		b.conn.r += 2
 		b.inData = false
 	}
-	line, err := b.line(longestSize)
+	line, err := b.line(maxSizeLine)
 	if err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func (b *body) nextChunk() error {
 	}
 	overhead := int64(len(line)) + 4
 	b.excess = max(0, b.excess+overhead-16-2*b.left)
-	if b.excess > mostExcess {
+	if b.excess > maxExcess {
 		return malformed("its chunks are too small")
 	}
 	if b.left > 0 {
@@ -249,14 +249,14 @@ func parseSize(line []byte) (int64, error) {
 func (b *body) trailer() error {
 	var fields http.Header
 	for total := 0; ; {
-		line, err := b.line(longestTrailer)
+		line, err := b.line(maxTrailer)
 		if err != nil {
 			return err
 		}
 		if len(line) == 0 {
 			break
 		}
-		if total += len(line) + 2; total > longestTrailer {
+		if total += len(line) + 2; total > maxTrailer {
 			return malformed("its trailer is too large")
 		}
 		name, value, err := field.Parse(line)

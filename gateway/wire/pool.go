@@ -2,8 +2,8 @@ package wire
 
 import "time"
 
-// mostIdle bounds the idle connections to one address.
-const mostIdle = 4096
+// maxIdle bounds the idle connections to one address.
+const maxIdle = 4096
 
 // take returns an idle connection to an address that is still open, or nil.
 func (t *Transport) take(address string) *conn {
@@ -31,7 +31,7 @@ func (t *Transport) put(c *conn) {
 	c.since = time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ending || len(t.idle[c.address]) >= mostIdle {
+	if t.ending || len(t.idle[c.address]) >= maxIdle {
 		c.Conn.Close()
 		return
 	}

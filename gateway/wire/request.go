@@ -13,8 +13,8 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// mostInline is the longest body that goes out with the header in one write, in bytes.
-const mostInline = 64 << 10
+// maxInline is the longest body that goes out with the header in one write, in bytes.
+const maxInline = 64 << 10
 
 // ErrRequest means that a request cannot be sent as it is. It does not count against the replica.
 var ErrRequest = errors.New("the request cannot be sent")
@@ -34,7 +34,7 @@ func (c *conn) send(req *http.Request) error {
 		closeBody(req)
 		return c.begin(head)
 	}
-	if whole, ok := req.Body.(Whole); ok && whole.Whole() && length > 0 && length <= mostInline &&
+	if whole, ok := req.Body.(Whole); ok && whole.Whole() && length > 0 && length <= maxInline &&
 		c.socket != nil && !expects(req) {
 		all := slices.Grow(head, int(length))[:len(head)+int(length)]
 		c.out = all

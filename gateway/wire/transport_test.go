@@ -220,7 +220,7 @@ func TestWhatIsSentAgain(t *testing.T) {
 // The answer of a replica that rejects a body without reading it is returned, whatever part of the
 // body the socket took.
 func TestAnAnswerBeforeTheBodyIsSent(t *testing.T) {
-	for _, size := range []int{10, mostInline, 64 << 20} {
+	for _, size := range []int{10, maxInline, 64 << 20} {
 		r := listen(t, func(_ int, c net.Conn, in *bufio.Reader) {
 			c.(*net.TCPConn).SetReadBuffer(4096)
 			if _, err := http.ReadRequest(in); err != nil {

@@ -48,8 +48,8 @@ type Wish struct {
 	Takes func(ctx context.Context, m Move, before []Move) (bool, error)
 }
 
-// mostAsked is the maximum number of calls of Takes in one report.
-const mostAsked = 200
+// maxAsked is the maximum number of calls of Takes in one report.
+const maxAsked = 200
 
 // Report reads the cluster and looks for moves.
 func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (Fragmentation, error) {
@@ -91,7 +91,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 	return f, ctx.Err()
 }
 
-// taken looks for moves until Takes accepts all of them. After mostAsked calls, it returns those that
+// taken looks for moves until Takes accepts all of them. After maxAsked calls, it returns those that
 // Takes has accepted.
 func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
 	barred, agreed := pack.Barred{}, map[string]bool{}
@@ -107,7 +107,7 @@ func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int))
 			if agreed[key] {
 				continue
 			}
-			if asked++; asked > mostAsked {
+			if asked++; asked > maxAsked {
 				return moves[:i], nil
 			}
 			ok, err := w.Takes(ctx, m, moves[:i])

@@ -18,8 +18,8 @@ import (
 // DemandKey is the key of the typical demand in Consul KV.
 const DemandKey = "aliquot/packing/demand"
 
-// mostKinds is the maximum number of kinds, because every node computes levels from all of them.
-const mostKinds = 2000
+// maxKinds is the maximum number of kinds, because every node computes levels from all of them.
+const maxKinds = 2000
 
 // ParseDemand reads the document of DemandKey or of an override file: a list of kinds
 // of tasks with cpu (MHz), memory (MiB), instances, requests, of and weight.
@@ -28,8 +28,8 @@ func ParseDemand(text []byte) (pack.Demand, error) {
 	if err := json.Unmarshal(text, &d); err != nil {
 		return nil, fmt.Errorf("want a JSON list of {cpu, memory, instances, requests, of, weight}: %w", err)
 	}
-	if len(d) == 0 || len(d) > mostKinds {
-		return nil, fmt.Errorf("it has %d kinds of tasks: want 1 to %d", len(d), mostKinds)
+	if len(d) == 0 || len(d) > maxKinds {
+		return nil, fmt.Errorf("it has %d kinds of tasks: want 1 to %d", len(d), maxKinds)
 	}
 	for i, t := range d {
 		switch {
@@ -77,8 +77,8 @@ func Demand(ctx context.Context, file string, client *consul.Client) (d pack.Dem
 // learned is the weight of one reading of the jobs against the previous demand.
 const learned = 0.2
 
-// mostJobs is the maximum number of jobs that one reading considers.
-const mostJobs = 5000
+// maxJobs is the maximum number of jobs that one reading considers.
+const maxJobs = 5000
 
 // Seen returns the requests of the jobs in Nomad, including ended jobs that are not
 // garbage-collected yet.
@@ -90,7 +90,7 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 	}
 	var seen pack.Demand
 	for i, stub := range stubs {
-		if i >= mostJobs {
+		if i >= maxJobs {
 			break
 		}
 		job, _, err := client.Jobs().Info(stub.ID,

@@ -7,8 +7,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// mostWaiting is the maximum number of waiting jobs that are read.
-const mostWaiting = 2000
+// maxWaiting is the maximum number of waiting jobs that are read.
+const maxWaiting = 2000
 
 // Wait returns the work that Nomad could not place, in all namespaces that the token may read.
 func Wait(ctx context.Context, client *api.Client) ([]Waiting, error) {
@@ -17,8 +17,8 @@ func Wait(ctx context.Context, client *api.Client) ([]Waiting, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the blocked evaluations of Nomad: %w", err)
 	}
-	if len(evaluations) > mostWaiting {
-		return nil, fmt.Errorf("%d jobs wait for room, more than the limit of %d", len(evaluations), mostWaiting)
+	if len(evaluations) > maxWaiting {
+		return nil, fmt.Errorf("%d jobs wait for room, more than the limit of %d", len(evaluations), maxWaiting)
 	}
 	var out []Waiting
 	for _, e := range evaluations {

@@ -68,12 +68,12 @@ func (a *Account) Full(now time.Time) bool {
 	return a.left >= a.size
 }
 
-// longest limits a duration so that its nanoseconds fit into 64 bits.
-const longest = 365 * 24 * time.Hour
+// maxWait limits a duration so that its nanoseconds fit into 64 bits.
+const maxWait = 365 * 24 * time.Hour
 
 func seconds(s float64) time.Duration {
-	if s >= longest.Seconds() {
-		return longest
+	if s >= maxWait.Seconds() {
+		return maxWait
 	}
 	return time.Duration(s * float64(time.Second))
 }

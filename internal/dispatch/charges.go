@@ -14,11 +14,11 @@ type Charge struct {
 	Ahead               float64
 }
 
-// MostCharges limits the length of Charges.
-const MostCharges = 1024
+// MaxCharges limits the length of Charges.
+const MaxCharges = 1024
 
 // Charges lists the tenants that got more than their share; all other tenants start equal. If there
-// are more than MostCharges, it lists those that are furthest ahead.
+// are more than MaxCharges, it lists those that are furthest ahead.
 func (q *Queue) Charges() []Charge { return q.waitlist.charges() }
 
 // charges is Queue.Charges.
@@ -33,9 +33,9 @@ func (w *waitlist) charges() []Charge {
 			}
 		}
 	}
-	if len(out) > MostCharges {
+	if len(out) > MaxCharges {
 		slices.SortFunc(out, func(a, b Charge) int { return cmp.Compare(b.Ahead, a.Ahead) })
-		out = out[:MostCharges]
+		out = out[:MaxCharges]
 	}
 	return out
 }
@@ -55,7 +55,7 @@ func (w *waitlist) charged(all []Charge) {
 			}
 		}
 	}
-	for _, c := range all[:min(len(all), MostCharges)] {
+	for _, c := range all[:min(len(all), MaxCharges)] {
 		if c.Priority < 0 || c.Priority >= len(w.priorities) || c.Placement < 0 || c.Placement >= len(w.placements) ||
 			!(c.Ahead > 0) || math.IsInf(c.Ahead, 0) {
 			continue

@@ -69,12 +69,12 @@ func TestChargesAreBoundedAndChecked(t *testing.T) {
 	q := New(Policy{})
 	q.Put(Replica{ID: "r", Slots: 1})
 	var all []Charge
-	for i := range 3 * MostCharges {
+	for i := range 3 * MaxCharges {
 		all = append(all, Charge{Tenant: fmt.Sprint(i), Ahead: float64(i + 1)})
 	}
 	q.Charged(all)
-	if n := len(q.Charges()); n != MostCharges {
-		t.Errorf("%d charges were taken, want %d", n, MostCharges)
+	if n := len(q.Charges()); n != MaxCharges {
+		t.Errorf("%d charges were taken, want %d", n, MaxCharges)
 	}
 	q.Charged([]Charge{{"a", 0, 0, 2}, {"b", 0, 0, math.NaN()}, {"c", 0, 0, math.Inf(1)}, {"d", 7, 0, 1}, {"e", 0, -1, 1}, {"f", 0, 0, -3}})
 	if got := q.Charges(); len(got) != 1 || got[0] != (Charge{"a", 0, 0, 2}) {

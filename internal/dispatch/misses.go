@@ -72,9 +72,9 @@ type risk struct {
 }
 
 const (
-	// The edges are 1 and 1.5 times the powers of two, starting at 2^lowestEdge seconds.
-	riskEdges  = 22
-	lowestEdge = -6
+	// The edges are 1 and 1.5 times the powers of two, starting at 2^minEdge seconds.
+	riskEdges = 22
+	minEdge   = -6
 	// maxRiskAge is the maximum age of a replica's risk if no answer starts or ends.
 	maxRiskAge = time.Second
 )
@@ -83,7 +83,7 @@ const (
 // edge.
 func edge(x float64) (at int, part float64) {
 	bits := math.Float64bits(x)
-	at = int(bits>>51) - 2*(1023+lowestEdge)
+	at = int(bits>>51) - 2*(1023+minEdge)
 	if at < 0 {
 		return -1, 0
 	}

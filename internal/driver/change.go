@@ -232,7 +232,7 @@ func failed(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && v.Now.Before(s.Retry):
 		return s, Wait
-	case s.Released && s.Tries < mostTries:
+	case s.Released && s.Tries < maxTries:
 		return s, Resume
 	case s.Unharmed && s.Eligible && !v.Node.Eligible && v.Node.Ours && v.Node.Drained:
 		return s, Admit

@@ -139,7 +139,7 @@ type Offered struct {
 
 const (
 	retryAfter  = time.Minute
-	mostTries   = 3
+	maxTries    = 3
 	verifyLimit = 10 * time.Minute
 	quitLimit   = time.Minute
 )
@@ -316,10 +316,10 @@ func inSlot(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Did == Fetch || len(s.Plan.Install) == 0:
 		return s.to(Draining, v)
-	case s.Tries >= mostTries:
+	case s.Tries >= maxTries:
 		return s.giveUp(v, s.Trouble)
 	case s.Trouble != "" && v.Now.Before(s.Retry):
-		return s.wait("try %d of %d: %s", s.Tries, mostTries, s.Trouble)
+		return s.wait("try %d of %d: %s", s.Tries, maxTries, s.Trouble)
 	}
 	return s.act(Fetch)
 }
@@ -340,7 +340,7 @@ func draining(s State, v Seen) (State, Verb) {
 		return s.act(Drain) // somebody has made the node eligible again
 	case s.Did == Drain:
 		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
-	case s.Tries >= mostTries:
+	case s.Tries >= maxTries:
 		return s.giveUp(v, s.Trouble)
 	case s.Trouble != "" && v.Now.Before(s.Retry):
 		return s.wait("%s", s.Trouble)
@@ -394,7 +394,7 @@ func idle(s State, v Seen) (State, Verb) {
 		return s.to(Installing, v)
 	case s.Did == Release && v.Now.Before(s.Since.Add(quitLimit)):
 		return s.wait("%s still has the device open", short(ours))
-	case s.Did == Release, s.Tries >= mostTries:
+	case s.Did == Release, s.Tries >= maxTries:
 		// A reload would fail. A reboot ends these processes in order.
 		s.Plan.Apply = Reboot
 		return s.to(Installing, v)

@@ -27,18 +27,18 @@ type Answer struct {
 	whole []byte
 }
 
-// Most is the maximum size of an answer's events, in bytes.
-const Most = 16 << 20
+// MaxSize is the maximum size of an answer's events, in bytes.
+const MaxSize = 16 << 20
 
 // The errors of an answer that cannot be joined.
 var (
 	ErrEarly = errors.New("the stream ended before the answer was complete")
-	ErrLarge = fmt.Errorf("the answer is longer than %d MiB", Most>>20)
+	ErrLarge = fmt.Errorf("the answer is longer than %d MiB", MaxSize>>20)
 )
 
 // Feed adds the next piece of the stream, of any length.
 func (a *Answer) Feed(p []byte) {
-	if a.size += len(p); a.size > Most {
+	if a.size += len(p); a.size > MaxSize {
 		a.err = ErrLarge
 	}
 	if a.err == nil {

@@ -391,7 +391,7 @@ func TestWhatCannotBeJoined(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
 	}
-	a := Answer{size: Most}
+	a := Answer{size: MaxSize}
 	if a.Feed([]byte(part)); a.Err() != ErrLarge {
 		t.Errorf("an endless answer: %v", a.Err())
 	}
@@ -459,7 +459,7 @@ func BenchmarkEvent(b *testing.B) {
 	b.ReportAllocs()
 	var a Answer
 	for b.Loop() {
-		if a.Feed(event); a.size > Most/2 {
+		if a.Feed(event); a.size > MaxSize/2 {
 			a = Answer{}
 		}
 	}

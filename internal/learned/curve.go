@@ -64,9 +64,9 @@ const (
 	// batch limits what a replica serves at once if nothing else does. It is the default
 	// of the engines.
 	batch = 256
-	// fullest limits the fraction of its time that a replica can read prompts while answers still
+	// maxReadShare limits the fraction of its time that a replica can read prompts while answers still
 	// progress.
-	fullest = 0.95
+	maxReadShare = 0.95
 )
 
 // SlicesOf returns the key of a curve in Class.Tokens: the slices that a replica has of how many of
@@ -202,7 +202,7 @@ func (c Curve) At(n float64) (rate, first, token float64) {
 	work := c.Reading(max(1, c.Prompt))
 	step := c.Stepping(n, n*c.Held())
 	rate = n / max(max(1, c.Output)*step+n*work, 1e-9)
-	free := max(1-rate*work, 1-fullest)
+	free := max(1-rate*work, 1-maxReadShare)
 	return rate, work / free, step / free
 }
 

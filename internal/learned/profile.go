@@ -23,8 +23,8 @@ const (
 	// ProfileBelieved is the age from which a profile no longer counts: in half a year the driver,
 	// the engine and the model have usually changed.
 	ProfileBelieved = 180 * 24 * time.Hour
-	// longestText limits the length of a version or a name in a profile.
-	longestText = 200
+	// maxText limits the length of a version or a name in a profile.
+	maxText = 200
 )
 
 // Profile is a benchmark's measurement of one model on one kind of replica.
@@ -130,9 +130,9 @@ func (p Profile) Check() error {
 		return fmt.Errorf("a profile has %.64q for slices: want such as 10of20", p.Slices)
 	}
 	for _, text := range []string{p.Model, p.Image, p.Engine, p.Driver} {
-		if len(text) > longestText || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+		if len(text) > maxText || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
 			return fmt.Errorf("a profile of class %s has a name that is longer than %d bytes or not printable",
-				p.Class, longestText)
+				p.Class, maxText)
 		}
 	}
 	return p.checkFigures()

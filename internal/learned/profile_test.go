@@ -48,7 +48,7 @@ func TestProfilesAreReadBack(t *testing.T) {
 		"another":       `{"version":2}`,
 		"a class":       change(func(p *Profile) { p.Class = `a" or "b` }),
 		"slices":        change(func(p *Profile) { p.Slices = "many" }),
-		"a long name":   change(func(p *Profile) { p.Driver = strings.Repeat("5", longestText+1) }),
+		"a long name":   change(func(p *Profile) { p.Driver = strings.Repeat("5", maxText+1) }),
 		"a name":        change(func(p *Profile) { p.Model = "a\x1b[2J" }),
 		"no figures":    change(func(p *Profile) { p.Curve, p.Within = nil, nil }),
 		"a curve":       change(func(p *Profile) { p.Curve.A = -1 }),

@@ -18,8 +18,8 @@ const (
 	keptStarts = 64
 	// enoughStarts is the number of starts of a class that are needed to believe them.
 	enoughStarts = 3
-	// LongestStart is the longest start that is believed.
-	LongestStart = time.Hour
+	// MaxStart is the longest start that is believed.
+	MaxStart = time.Hour
 )
 
 // StartParts are the parts of a start in order: pulling the image, additional time for models,
@@ -78,7 +78,7 @@ func (s Starts) ByClass(now time.Time) map[string]ColdStart {
 	of := map[string][]Start{}
 	for _, start := range s.Samples {
 		if age := now.Sub(start.At); age.Abs() < Believed && start.Seconds > 0 &&
-			start.Seconds < LongestStart.Seconds() {
+			start.Seconds < MaxStart.Seconds() {
 			of[start.Class] = append(of[start.Class], start)
 		}
 	}
@@ -104,7 +104,7 @@ func meanParts(starts []Start) map[string]float64 {
 		}
 		n++
 		for _, part := range StartParts {
-			if seconds, ok := s.Parts[part]; ok && seconds >= 0 && seconds < LongestStart.Seconds() {
+			if seconds, ok := s.Parts[part]; ok && seconds >= 0 && seconds < MaxStart.Seconds() {
 				sums[part] += seconds
 			}
 		}

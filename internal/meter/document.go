@@ -163,12 +163,12 @@ func (d *document) digit(c byte) {
 	case noNumber:
 		d.number, d.digits = int64(c-'0'), inNumber
 	case inNumber:
-		d.number = min(d.number*10+int64(c-'0'), mostTokens)
+		d.number = min(d.number*10+int64(c-'0'), maxTokens)
 	}
 }
 
-// mostTokens limits a number of tokens.
-const mostTokens = 1 << 40
+// maxTokens limits a number of tokens.
+const maxTokens = 1 << 40
 
 func (d *document) endNumber() {
 	if d.digits != noNumber && d.key < usageKeys && d.inUsage() && d.number >= 0 {

@@ -113,7 +113,7 @@ func TestAnswers(t *testing.T) {
 		"a whole chat":             {js, `{"choices":[{"message":{"role":"assistant","content":"a b"}}],"usage":{"prompt_tokens":3,"completion_tokens":2,"prompt_tokens_details":null}}`, 0, Usage{3, -1, 2}},
 		"a whole message":          {js, `{"type":"message","content":[{"type":"tool_use","input":{"usage":{"output_tokens":99}}}],"usage":{"input_tokens":3,"output_tokens":2,"cache_read_input_tokens":4}}`, 0, Usage{7, 4, 2}},
 		"an embedding":             {js, `{"data":[{"embedding":[0.1,-2e-3,7]}],"usage":{"prompt_tokens":8,"total_tokens":8}}`, 0, Usage{8, -1, -1}},
-		"odd numbers":              {js, `{"usage":{"prompt_tokens":-3,"completion_tokens":99999999999999999999,"cached_tokens":2.5}}`, 0, Usage{-1, 2, mostTokens}},
+		"odd numbers":              {js, `{"usage":{"prompt_tokens":-3,"completion_tokens":99999999999999999999,"cached_tokens":2.5}}`, 0, Usage{-1, 2, maxTokens}},
 		"a list":                   {js, `[{"usage":{"prompt_tokens":3}}]`, 0, Usage{-1, -1, -1}},
 		"text":                     {"text/plain", chat, 0, Usage{-1, -1, -1}},
 	} {
@@ -208,7 +208,7 @@ func FuzzFeed(f *testing.F) {
 			t.Fatalf("in pieces %+v, whole %+v", got, all)
 		}
 		u := all.Usage
-		if all.Tokens < 0 || all.Text > int64(len(text)) || u.Prompt < -1 || u.Cached < -1 || u.Output < -1 || u.Prompt > 3*mostTokens || u.Output > mostTokens {
+		if all.Tokens < 0 || all.Text > int64(len(text)) || u.Prompt < -1 || u.Cached < -1 || u.Output < -1 || u.Prompt > 3*maxTokens || u.Output > maxTokens {
 			t.Fatalf("%+v of %d bytes", all, len(text))
 		}
 	})

@@ -65,9 +65,9 @@ type Control struct {
 const (
 	// answerTime limits one request, so that a hung daemon does not block its caller.
 	answerTime = 5 * time.Second
-	// longestAnswer limits an answer: a program that has replaced the daemon in its pipe directory
+	// maxAnswer limits an answer: a program that has replaced the daemon in its pipe directory
 	// may answer without end.
-	longestAnswer = 64 << 10
+	maxAnswer = 64 << 10
 )
 
 // ask runs the control program with one command per line.
@@ -91,7 +91,7 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%w on %s within %s", ErrSilent, c.Pipe, answerTime)
 	case out.full || errs.full: // SIGPIPE has ended the program, and Run has returned that
-		return "", fmt.Errorf("%w on %s: its answer is longer than %d bytes", ErrSilent, c.Pipe, longestAnswer)
+		return "", fmt.Errorf("%w on %s: its answer is longer than %d bytes", ErrSilent, c.Pipe, maxAnswer)
 	case errors.As(err, &exit) && exit.Exited():
 		return "", fmt.Errorf("%w on %s: %s: %s", ErrUnasked, c.Pipe, exit, clip(said))
 	case err != nil:
@@ -117,7 +117,7 @@ type limited struct {
 func (l *limited) String() string { return l.start.String() }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.start.Len()+len(p) > longestAnswer {
+	if l.start.Len()+len(p) > maxAnswer {
 		l.full = true
 		return 0, errTooLong
 	}

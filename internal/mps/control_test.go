@@ -101,7 +101,7 @@ func TestAStartMakesNoTemporaryFile(t *testing.T) {
 func TestLogsAreBounded(t *testing.T) {
 	c := Control{Log: t.TempDir()}
 	log := filepath.Join(c.Log, "control.log")
-	text := strings.Repeat("one line of the log\n", largestLog/20+1000) + "the last line\n"
+	text := strings.Repeat("one line of the log\n", maxLog/20+1000) + "the last line\n"
 	if err := os.WriteFile(log, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +180,8 @@ func TestReadSmallReadsOnlySmallFiles(t *testing.T) {
 // Whatever a program says, no more than the bound is kept of it, however it is copied.
 func TestWhatIsKeptOfAnAnswerIsBounded(t *testing.T) {
 	var l limited
-	n, err := io.Copy(&l, io.LimitReader(zeros{}, 100*longestAnswer))
-	if !errors.Is(err, errTooLong) || n > longestAnswer || len(l.String()) > longestAnswer {
+	n, err := io.Copy(&l, io.LimitReader(zeros{}, 100*maxAnswer))
+	if !errors.Is(err, errTooLong) || n > maxAnswer || len(l.String()) > maxAnswer {
 		t.Errorf("%d bytes were taken, %d are kept: %v", n, len(l.String()), err)
 	}
 }

@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// largestLog is the maximum size of one of the daemon's logs on its file system, in bytes.
+	// maxLog is the maximum size of one of the daemon's logs on its file system, in bytes.
 	// control.log gets several lines for every request and client, tens of megabytes a day, and is
 	// in memory below /run.
-	largestLog = 4 << 20
+	maxLog = 4 << 20
 	// keptLog is how much of the end of a log that was too large is kept, in bytes.
 	keptLog = 256 << 10
 )
@@ -51,7 +51,7 @@ func boundLog(path string) error {
 	}
 	// Blocks and not the size: a writer that does not append continues at its old offset.
 	const block = 512
-	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Blocks*block <= largestLog {
+	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Blocks*block <= maxLog {
 		return nil
 	}
 	end := make([]byte, keptLog)

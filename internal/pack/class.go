@@ -23,8 +23,8 @@ type Class struct {
 // attribute, and rare sizes matter little. Decision 13 describes the benefit of the split.
 const commonPart = 0.05
 
-// MostClasses bounds how many levels a node publishes.
-const MostClasses = 40
+// MaxClasses bounds how many levels a node publishes.
+const MaxClasses = 40
 
 type size struct{ instances, requests, of int }
 
@@ -49,7 +49,7 @@ func (s size) String() string {
 	return name
 }
 
-// Classes returns the classes of a demand, the largest first, at most MostClasses. The rarest sizes
+// Classes returns the classes of a demand, the largest first, at most MaxClasses. The rarest sizes
 // may have none.
 func (d Demand) Classes() []Class {
 	bySize := map[size]Demand{}
@@ -74,7 +74,7 @@ func (d Demand) Classes() []Class {
 	var out []Class
 	for _, s := range sizes {
 		classes := split(s, bySize[s], weight[s] >= commonPart*total)
-		if len(out)+len(classes) <= MostClasses {
+		if len(out)+len(classes) <= MaxClasses {
 			out = append(out, classes...)
 		}
 	}

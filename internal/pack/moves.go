@@ -51,8 +51,8 @@ type Move struct {
 	Gain float64
 }
 
-// least is the gain, in GPUs, below which a move is not worth a restart.
-const least = 0.1
+// minGain is the gain, in GPUs, below which a move is not worth a restart.
+const minGain = 0.1
 
 // Moves returns up to most moves. Each is the one that lowers the waste of all nodes most
 // after the moves before it. No allocation moves twice. Nodes in closed take no allocation,
@@ -109,7 +109,7 @@ func (d Demand) move(nodes []Node, placed []Placed, closed []bool, barred Barred
 			continue
 		}
 		gain := d.Waste(nodes[p.Node]) - d.Waste(nodes[p.Node].without(p)) - to.growth
-		if gain >= least && (!found || gain > best.Gain) {
+		if gain >= minGain && (!found || gain > best.Gain) {
 			best, found = Move{i, p.Node, to.node, gain}, true
 		}
 	}

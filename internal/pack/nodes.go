@@ -61,8 +61,8 @@ type Need struct {
 // Nodes returns the number of nodes that are needed in all.
 func (n Need) Nodes() int { return n.Kept + n.Waiting + n.Standby }
 
-// MostNodes is the largest number of nodes that a Need asks for beyond the kept ones.
-const MostNodes = 10_000
+// MaxNodes is the largest number of nodes that a Need asks for beyond the kept ones.
+const MaxNodes = 10_000
 
 // NeedFor returns how many nodes of one kind are needed so that waiting work and standby
 // have room. fresh is the capacity of a new node. NeedFor places waiting work on no node
@@ -130,7 +130,7 @@ func (b *bins) open(w Work) bool {
 		b.empty = slices.Delete(b.empty, i, i+1)
 		return true
 	}
-	if len(b.used) >= MostNodes || !fits(b.fresh) {
+	if len(b.used) >= MaxNodes || !fits(b.fresh) {
 		return false
 	}
 	b.used = append(b.used, b.fresh)

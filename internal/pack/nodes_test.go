@@ -55,7 +55,7 @@ func TestNodesThatAreNeeded(t *testing.T) {
 			waiting: []Work{{Ask: Ask{Instances: 15, Requests: 2}, Count: 3, More: []Ask{{Instances: 6, Requests: 1}}}}, want: Need{Unfit: 3},
 		},
 		"more than a node has": {waiting: []Work{{Ask: Ask{Instances: 20, Requests: 3}, Count: 2}, slicesOf20(1, 21)}, want: Need{Unfit: 3}},
-		"no end":               {waiting: []Work{slicesOf20(1<<40, 20)}, want: Need{Waiting: MostNodes, Unfit: 1<<40 - 2*MostNodes}},
+		"no end":               {waiting: []Work{slicesOf20(1<<40, 20)}, want: Need{Waiting: MaxNodes, Unfit: 1<<40 - 2*MaxNodes}},
 	} {
 		if got := NeedFor(c.standing, fresh, c.waiting, c.standby); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)

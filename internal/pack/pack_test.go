@@ -122,12 +122,12 @@ func TestClassesCoverTheDemand(t *testing.T) {
 			}
 			seen[c.Name] = true
 		}
-		if len(classes) > MostClasses {
+		if len(classes) > MaxClasses {
 			t.Fatalf("%d classes", len(classes))
 		}
 		for _, typical := range d {
 			c, ok := ClassOf(classes, typical.Ask)
-			if typical.Weight > 0 && len(classes) < MostClasses-1 && (!ok || c.Typical.size() != typical.size()) {
+			if typical.Weight > 0 && len(classes) < MaxClasses-1 && (!ok || c.Typical.size() != typical.size()) {
 				t.Fatalf("class of %+v is %+v, %v", typical.Ask, c, ok)
 			}
 		}

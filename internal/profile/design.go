@@ -49,10 +49,10 @@ const (
 	// chunk is the smallest number of prompt tokens that engines read per step. While they read the
 	// last prompts, the first requests already decode.
 	chunk = 512
-	// mostPrompts bounds the prompt tokens of a cell. A larger cell takes minutes and adds little.
-	mostPrompts = 1 << 18
-	// fullest is the part of its cache that a server fills without delaying requests.
-	fullest = 0.8
+	// maxPrompts bounds the prompt tokens of a cell. A larger cell takes minutes and adds little.
+	maxPrompts = 1 << 18
+	// maxKVUse is the part of its cache that a server fills without delaying requests.
+	maxKVUse = 0.8
 )
 
 // Cells returns the cells that a server can take, the cheapest first, and why the others are left
@@ -80,11 +80,11 @@ func (c Cell) Beyond(l Limits) string {
 	switch {
 	case l.Context > 0 && c.Prompt+c.Output > l.Context:
 		return fmt.Sprintf("the server takes %d tokens of prompt and answer", l.Context)
-	case l.KV > 0 && float64(c.Tokens()) > fullest*float64(l.KV):
+	case l.KV > 0 && float64(c.Tokens()) > maxKVUse*float64(l.KV):
 		return fmt.Sprintf("the server's cache holds %d tokens", l.KV)
 	case l.Slots > 0 && c.Concurrency > l.Slots:
 		return fmt.Sprintf("the server takes %d at once", l.Slots)
-	case c.Prompt*c.Concurrency > mostPrompts:
+	case c.Prompt*c.Concurrency > maxPrompts:
 		return "it would take too long"
 	}
 	return ""

@@ -16,8 +16,8 @@ type Wave struct {
 	Written, Took float64
 }
 
-// leastSteps is the minimum number of pieces of each response for a step time.
-const leastSteps = 8
+// minSteps is the minimum number of pieces of each response for a step time.
+const minSteps = 8
 
 // WaveOf evaluates the responses to requests sent at the same moment. Each must have tokens.
 func WaveOf(answers []Answer) Wave {
@@ -53,7 +53,7 @@ func together(answers []Answer, began, ended float64) (step, kv float64) {
 		if !found {
 			to--
 		}
-		if to-from < leastSteps {
+		if to-from < minSteps {
 			return 0, 0
 		}
 		steps = append(steps, (a.Tokens[to]-a.Tokens[from])/(float64(to-from)*a.perPiece()))

@@ -81,8 +81,8 @@ const maxOutput = 1 << 20
 
 // The bounds of a learned ratio: a server that counts wrongly must not make requests weightless.
 const (
-	leastRatio, mostRatio = 0.1, 8
-	mostMedia             = 65536
+	minRatio, maxRatio = 0.1, 8
+	maxMedia           = 65536
 )
 
 func (l *Learned) observePrompt(s *Size, tokens float64) {
@@ -90,8 +90,8 @@ func (l *Learned) observePrompt(s *Size, tokens float64) {
 	switch {
 	case s.Media > 0:
 		rest := (tokens - expected*l.text.or(1)) / float64(s.Media)
-		l.media.add(min(max(rest, 1), mostMedia))
+		l.media.add(min(max(rest, 1), maxMedia))
 	case expected >= 16: // most of a short prompt is the template
-		l.text.add(min(max(tokens/expected, leastRatio), mostRatio))
+		l.text.add(min(max(tokens/expected, minRatio), maxRatio))
 	}
 }

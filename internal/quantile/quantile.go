@@ -14,8 +14,8 @@ import (
 // Accuracy is the largest relative error of a quantile.
 const Accuracy = 0.02
 
-// least and most limit the values, in seconds, and thus the size of a sketch to 700 bins.
-const least, most = 1e-6, 1e6
+// minValue and most limit the values, in seconds, and thus the size of a sketch to 700 bins.
+const minValue, maxValue = 1e-6, 1e6
 
 // Sketch counts values in seconds. The zero value is an empty sketch.
 type Sketch struct{ d *ddsketch.DDSketch }
@@ -38,7 +38,7 @@ func (s *Sketch) sketch() *ddsketch.DDSketch {
 // Add counts a value.
 func (s *Sketch) Add(seconds float64) {
 	if !math.IsNaN(seconds) {
-		_ = s.sketch().Add(min(max(seconds, least), most)) // fails only beyond these limits
+		_ = s.sketch().Add(min(max(seconds, minValue), maxValue)) // fails only beyond these limits
 	}
 }
 
@@ -66,7 +66,7 @@ func (s *Sketch) At(q float64) float64 {
 	if err != nil || math.IsNaN(v) {
 		return 0
 	}
-	return min(max(v, 0), most) // a decoded sketch may have any bins
+	return min(max(v, 0), maxValue) // a decoded sketch may have any bins
 }
 
 // Above returns the number of values above seconds, to the accuracy of the bins.

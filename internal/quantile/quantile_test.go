@@ -50,7 +50,7 @@ func TestEmptyAndAbsurd(t *testing.T) {
 	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 0} {
 		s.Add(v)
 	}
-	if s.Count() != 4 || s.At(1) < most*(1-Accuracy) {
+	if s.Count() != 4 || s.At(1) < maxValue*(1-Accuracy) {
 		t.Errorf("%g values, the largest %g", s.Count(), s.At(1))
 	}
 	if _, err := Decode([]byte("nonsense")); err == nil {
@@ -78,7 +78,7 @@ func TestDecodedValuesAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if low, high := s.At(0), s.At(1); low != 0 || high != most {
+	if low, high := s.At(0), s.At(1); low != 0 || high != maxValue {
 		t.Errorf("from %g to %g", low, high)
 	}
 }
@@ -97,7 +97,7 @@ func FuzzDecode(f *testing.F) {
 		sum.Add(1)
 		sum.Merge(s)
 		for _, q := range []float64{0, 0.5, 1} {
-			if v := sum.At(q); !(v >= 0 && v <= most) {
+			if v := sum.At(q); !(v >= 0 && v <= maxValue) {
 				t.Errorf("%x: %g", b, v)
 			}
 		}

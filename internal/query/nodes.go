@@ -57,8 +57,8 @@ type Standby struct {
 // keep is the default of Group.Keep.
 const keep = 5 * time.Minute
 
-// most limits the numbers in a query.
-const most = 10_000
+// maxNodes limits the numbers in a query.
+const maxNodes = 10_000
 
 var (
 	ofService = []string{"service", "class", "classes", "utilization", TTFT, TPOT, E2E}
@@ -107,7 +107,7 @@ func (q *Query) setGroup(key, value string, at int) (err error) {
 	case "standby":
 		g.Standby, err = readStandby(value, at)
 	case "gpus":
-		g.GPUs, err = number(key, value, at, most)
+		g.GPUs, err = number(key, value, at, maxNodes)
 	case "slices":
 		g.Slices, err = number(key, value, at, gpu.MaxSlices)
 	}
@@ -151,7 +151,7 @@ func readStandby(value string, at int) (Standby, error) {
 		text string
 		to   *int
 		most int
-	}{{replicas, &s.Replicas, most}, {slices, &s.Slices, most}, {of, &s.Of, gpu.MaxSlices}} {
+	}{{replicas, &s.Replicas, maxNodes}, {slices, &s.Slices, maxNodes}, {of, &s.Of, gpu.MaxSlices}} {
 		if n.text == "" && n.to == &s.Of {
 			continue
 		}
@@ -173,7 +173,7 @@ func readEarlier(value string, at int) (out []Earlier, err error) {
 			bound, ok := strings.CutPrefix(words[1], "max=")
 			if !ok {
 				words = nil
-			} else if e.Most, err = number("max", bound, at, most); err != nil {
+			} else if e.Most, err = number("max", bound, at, maxNodes); err != nil {
 				return nil, err
 			}
 		}

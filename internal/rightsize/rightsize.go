@@ -57,8 +57,8 @@ type Choice struct {
 	PerMillion float64
 }
 
-// mostReplicas bounds a count.
-const mostReplicas = 1 << 20
+// maxReplicas bounds a count.
+const maxReplicas = 1 << 20
 
 // Choose sorts the options: usable ones first, by cost, then by the cost per request, then by fewer
 // replicas, then by the smaller part of a GPU. If no option has a cost, each GPU costs 1. If only
@@ -76,7 +76,7 @@ func Choose(options []Option, need Need) []Choice {
 		if c.Refused == "" {
 			c.PerMillion = o.Cost() / (o.Rate * 3600) * 1e6
 			if need.Rate > 0 {
-				c.Replicas = int(min(max(1, math.Ceil(need.Rate/o.Rate)), mostReplicas))
+				c.Replicas = int(min(max(1, math.Ceil(need.Rate/o.Rate)), maxReplicas))
 				c.Cost = float64(c.Replicas) * o.Cost()
 			}
 		}

@@ -86,7 +86,7 @@ func TestNothingThatCanBeUsedIsCheaper(t *testing.T) {
 			if c.Slices < 1 || c.Concurrency < 1 || c.KV > 0 && c.KV < need.Longest || c.Memory > 0 && c.Memory < need.Memory {
 				t.Fatalf("%+v is used for %+v", c, need)
 			}
-			if need.Rate > 0 && (c.Replicas < 1 || c.Replicas < mostReplicas && float64(c.Replicas)*c.Rate < need.Rate*(1-1e-9)) {
+			if need.Rate > 0 && (c.Replicas < 1 || c.Replicas < maxReplicas && float64(c.Replicas)*c.Rate < need.Rate*(1-1e-9)) {
 				t.Fatalf("%d replicas of %+v for %v a second", c.Replicas, c, need.Rate)
 			}
 			if i > 0 && (got[i-1].Refused != "" || got[i-1].Cost > c.Cost || need.Rate == 0 && got[i-1].PerMillion > c.PerMillion) {

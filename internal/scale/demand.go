@@ -147,12 +147,12 @@ func (p Policy) hold(levels []float64) []float64 {
 const blocks = 10
 
 const (
-	// shortest is the minimum history for a forecast, in steps.
-	shortest = 3 * blocks
-	// steepest bounds what a forecast adds, as a multiple of the present demand.
-	steepest = 3
-	// farthest bounds the extrapolation, as a multiple of the fitted length.
-	farthest = 2
+	// minHistory is the minimum history for a forecast, in steps.
+	minHistory = 3 * blocks
+	// maxForecastRatio bounds what a forecast adds, as a multiple of the present demand.
+	maxForecastRatio = 3
+	// maxExtrapolation bounds the extrapolation, as a multiple of the fitted length.
+	maxExtrapolation = 2
 	// doubt multiplies the required confidence for the newer half of the window. The half shows a
 	// rise that has just begun, but also more noise.
 	doubt = 2
@@ -163,11 +163,11 @@ const (
 // and returns the higher of both.
 func (p Policy) forecast(sums []float64, end int) float64 {
 	size := min(steps(p.ForecastWindow), end) / blocks
-	if size*blocks < shortest {
+	if size*blocks < minHistory {
 		return 0
 	}
 	whole := p.ahead(sums, end, size, p.ForecastConfidence)
-	if size /= 2; size*blocks < shortest {
+	if size /= 2; size*blocks < minHistory {
 		return whole
 	}
 	return max(whole, p.ahead(sums, end, size, doubt*p.ForecastConfidence))
@@ -194,7 +194,7 @@ func (p Policy) ahead(sums []float64, end, size int, confidence float64) float64
 	slope *= (1 - noise/slope*noise/slope) / float64(size)
 	length := float64(blocks * size)
 	now := average + slope*length/2
-	return now + min(slope*min(p.ColdStart.Seconds(), farthest*length), steepest*now)
+	return now + min(slope*min(p.ColdStart.Seconds(), maxExtrapolation*length), maxForecastRatio*now)
 }
 
 // slidingMax returns the largest of the last window values.

@@ -42,13 +42,13 @@ func (c Class) speed() float64 {
 // spare absorbs rounding errors of the utilization: 7 slots x 0.7 are enough for 4.9.
 const spare = 1e-9
 
-// mostWanted bounds the planned demand far above MaxSlots, so that no demand overflows to a small
+// maxWanted bounds the planned demand far above MaxSlots, so that no demand overflows to a small
 // integer.
-const mostWanted = 1e15
+const maxWanted = 1e15
 
 // SlotsFor returns the number of whole slots that serve a demand at a utilization.
 func SlotsFor(demand, utilization float64) int {
-	return int(math.Ceil(min(mostWanted, demand/utilization-spare)))
+	return int(math.Ceil(min(maxWanted, demand/utilization-spare)))
 }
 
 // Plan returns the cheapest replicas of each class that together offer at least the given number of

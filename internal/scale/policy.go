@@ -101,7 +101,7 @@ func (p Policy) Shrinks(queryWindow time.Duration) error {
 	return nil
 }
 
-const longest = 24 * time.Hour
+const maxDuration = 24 * time.Hour
 
 // Validate returns an error for the first setting that is out of range.
 func (p Policy) Validate() error {
@@ -122,13 +122,13 @@ func (p Policy) Validate() error {
 		within("stable_window", p.StableWindow, Step, time.Hour),
 		within("panic_window", p.PanicWindow, Step, p.StableWindow),
 		between("panic_threshold", p.PanicThreshold, 1, 1000),
-		within("coldstart", p.ColdStart, 0, longest),
-		within("down_delay", p.DownDelay, 0, longest),
+		within("coldstart", p.ColdStart, 0, maxDuration),
+		within("down_delay", p.DownDelay, 0, maxDuration),
 		between("down_factor", p.DownFactor, 0, 100),
 		between("decay", p.Decay, 0, 1),
 		within("forecast_window", p.ForecastWindow, 0, time.Hour),
 		between("forecast_confidence", p.ForecastConfidence, 0, 100),
-		within("zero_grace", p.ZeroGrace, 0, longest),
+		within("zero_grace", p.ZeroGrace, 0, maxDuration),
 		between("standby", float64(p.Standby), 0, 10000),
 		between("sleep", float64(p.Sleep), 0, 10000),
 		between("hysteresis", p.Hysteresis, 0, 10),

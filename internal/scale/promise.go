@@ -128,11 +128,11 @@ const (
 	// lately is how far back outcomes are evaluated, and enough how many there must be.
 	lately = 10 * time.Minute
 	enough = 20
-	// correctionPower is how a correction grows with the misses, and mostCorrection is its maximum.
+	// correctionPower is how a correction grows with the misses, and maxCorrection is its maximum.
 	// It begins at the part corrected of the allowed misses: a correction that begins only at the
 	// limit keeps a service at the limit.
 	correctionPower = 0.3
-	mostCorrection  = 3
+	maxCorrection   = 3
 	corrected       = 0.75
 
 	// certainty multiplies ForecastConfidence for a forecast from arrivals. Arrivals vary more than
@@ -202,7 +202,7 @@ func (p Policy) needs(z sizing, arrived []float64, e Evaluation, possible bool) 
 		certain := p
 		certain.ForecastConfidence *= certainty
 		if n.Forecast = certain.forecast(sums, len(arrived)); n.Forecast > max(n.Stable, n.Panic) {
-			n.Demand += min(steepest*n.Demand, n.Forecast-max(n.Stable, n.Panic))
+			n.Demand += min(maxForecastRatio*n.Demand, n.Forecast-max(n.Stable, n.Panic))
 		}
 	}
 	if possible { // otherwise more replicas would miss it too
@@ -238,7 +238,7 @@ func (t *Traffic) correction(allowed float64) float64 {
 	if met+missed < enough {
 		return 1
 	}
-	return min(mostCorrection, max(1, math.Pow(missed/(met+missed)/(corrected*allowed), correctionPower)))
+	return min(maxCorrection, max(1, math.Pow(missed/(met+missed)/(corrected*allowed), correctionPower)))
 }
 
 // note returns what part of the objective cannot be met, "" if all of it can.

@@ -25,8 +25,8 @@ const (
 // Joints lists all joints.
 func Joints() []Joint { return []Joint{ByLink, BySwitch, ByNUMA} }
 
-// MostJoined is the largest request for which nodes have an attribute with an island.
-const MostJoined = 16
+// MaxJoined is the largest request for which nodes have an attribute with an island.
+const MaxJoined = 16
 
 // Attribute returns the name of the device attribute with the instances of the island that a
 // request for k should use.
@@ -171,7 +171,7 @@ func Attributes(offers []Offer, free func(id string) bool) (lists map[string]str
 			continue
 		}
 		sizes[string(by)+"_size"] = largest
-		for k := 2; k <= min(largest, MostJoined); k++ {
+		for k := 2; k <= min(largest, MaxJoined); k++ {
 			if i, ok := Choose(islands, free, k); ok {
 				lists[by.Attribute(k)] = strings.Join(i.IDs, ",")
 			}

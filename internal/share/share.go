@@ -69,13 +69,13 @@ type Slicing struct {
 	Parts int
 }
 
-// most limits the unused part of a GPU: at most 1 in most parts may belong to no slice.
-const most = 4
+// unusedDivisor limits the unused part of a GPU: at most 1 in most parts may belong to no slice.
+const unusedDivisor = 4
 
 // fit returns the largest number of at most n slices that leaves no more than a quarter of
 // the parts unused.
 func (s Slicing) fit(n int) int {
-	for n > 1 && s.Parts > 0 && s.Parts-s.Parts/n*n > s.Parts/most {
+	for n > 1 && s.Parts > 0 && s.Parts-s.Parts/n*n > s.Parts/unusedDivisor {
 		n--
 	}
 	return n

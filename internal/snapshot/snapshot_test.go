@@ -282,7 +282,7 @@ func TestHostileFolders(t *testing.T) {
 		t.Errorf("links beyond the limit: %v", err)
 	}
 	deep := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(deep, strings.Repeat("d/", deepest+2)), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(deep, strings.Repeat("d/", maxDepth+2)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := Pack(t.Context(), io.Discard, deep, plenty); !errors.Is(err, ErrTooLarge) {

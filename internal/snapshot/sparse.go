@@ -20,8 +20,8 @@ import (
 const (
 	sizeRecord   = "ALIQUOT.size"
 	extentRecord = "ALIQUOT.data"
-	// mostExtents bounds the record; a file in more parts is packed with its holes.
-	mostExtents = 4096
+	// maxExtents bounds the record; a file in more parts is packed with its holes.
+	maxExtents = 4096
 )
 
 // extent is a part of a file that holds data.
@@ -36,7 +36,7 @@ func extentsOf(f *os.File, size int64) (all []extent, sum int64) {
 			break // a hole up to the end
 		}
 		end, err2 := unix.Seek(int(f.Fd()), begin, unix.SEEK_HOLE)
-		if errors.Join(err, err2) != nil || len(all) == mostExtents {
+		if errors.Join(err, err2) != nil || len(all) == maxExtents {
 			return whole, size // this file system does not say
 		}
 		if begin >= size {

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// deepest is how many folders may lie within each other: no compiler makes nearly as many.
-const deepest = 64
+// maxDepth is how many folders may lie within each other: no compiler makes nearly as many.
+const maxDepth = 64
 
 // open opens a directory for good. A link in its place, or in that of the folder above, may
 // not lead out of the one above both.
@@ -49,8 +49,8 @@ func walk(ctx context.Context, root *os.Root, l Limits, visit visitor) error {
 }
 
 func (w *walker) folder(in *os.Root, above string, depth int) error {
-	if depth > deepest {
-		return fmt.Errorf("%w: more than %d folders within each other", ErrTooLarge, deepest)
+	if depth > maxDepth {
+		return fmt.Errorf("%w: more than %d folders within each other", ErrTooLarge, maxDepth)
 	}
 	names, err := w.names(in)
 	if err != nil {

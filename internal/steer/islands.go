@@ -62,8 +62,8 @@ func island(d *api.RequestedDevice, by share.Joint) (*api.Constraint, string) {
 		return nil, "it requests one instance: there is nothing to join"
 	case slices > 1:
 		return nil, fmt.Sprintf("it requests slices of GPUs in %d slices, which come from one GPU", slices)
-	case k > share.MostJoined:
-		return nil, fmt.Sprintf("nodes name islands for at most %d GPUs", share.MostJoined)
+	case k > share.MaxJoined:
+		return nil, fmt.Sprintf("nodes name islands for at most %d GPUs", share.MaxJoined)
 	}
 	note := ""
 	if slicesOf(d) == 0 {

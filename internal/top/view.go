@@ -44,8 +44,8 @@ var sequences = map[string]Key{
 	"s": Sort, "q": Quit, "\x03": Quit, "\x04": Quit,
 }
 
-// longestSequence is the largest number of bytes of an incomplete sequence.
-const longestSequence = 8
+// maxSequence is the largest number of bytes of an incomplete sequence.
+const maxSequence = 8
 
 // Keys parses the bytes that a terminal sent, and ignores bytes that are not a key. rest may be the
 // start of another key: put it before the next bytes.
@@ -54,7 +54,7 @@ func Keys(sent []byte) (keys []Key, rest []byte) {
 		n := 1
 		if sent[0] == '\x1b' {
 			if n = escape(sent); n == 0 {
-				if len(sent) < longestSequence {
+				if len(sent) < maxSequence {
 					return keys, sent
 				}
 				n = 1

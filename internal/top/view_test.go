@@ -90,7 +90,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 func FuzzKeys(f *testing.F) {
 	f.Add([]byte("\x1b[6~"))
 	f.Fuzz(func(t *testing.T, sent []byte) {
-		if keys, rest := Keys(sent); len(rest) >= longestSequence || len(keys) > len(sent) {
+		if keys, rest := Keys(sent); len(rest) >= maxSequence || len(keys) > len(sent) {
 			t.Errorf("%q: %d keys, %q is kept", sent, len(keys), rest)
 		}
 	})

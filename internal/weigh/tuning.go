@@ -45,8 +45,8 @@ func HashHeaders(balance string) []string {
 	return strings.Split(list, ",")
 }
 
-// mostHeaders is the largest number of headers of one ring hash.
-const mostHeaders = 4
+// maxHeaders is the largest number of headers of one ring hash.
+const maxHeaders = 4
 
 // Headers parses the headers of a ring hash, which operators and instances list separated by commas
 // with the most important first.
@@ -61,8 +61,8 @@ func Headers(text string) ([]string, error) {
 			out = append(out, name)
 		}
 	}
-	if len(out) > mostHeaders {
-		return nil, fmt.Errorf("%d headers: want at most %d", len(out), mostHeaders)
+	if len(out) > maxHeaders {
+		return nil, fmt.Errorf("%d headers: want at most %d", len(out), maxHeaders)
 	}
 	return out, nil
 }

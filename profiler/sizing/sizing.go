@@ -245,7 +245,7 @@ func Replicas(ctx context.Context, client *consul.Client, service string) (all [
 			all[i].Allocs = append(all[i].Allocs, id)
 		}
 		tokens, err := strconv.ParseFloat(e.Service.Meta[gpu.MetaMaxPrompt], 64)
-		if err == nil && tokens > 0 && tokens <= mostTokens { // also excludes NaN
+		if err == nil && tokens > 0 && tokens <= maxTokens { // also excludes NaN
 			longest = max(longest, tokens)
 		}
 	}
@@ -255,8 +255,8 @@ func Replicas(ctx context.Context, client *consul.Client, service string) (all [
 	return all, longest, nil
 }
 
-// mostTokens is more than any request has.
-const mostTokens = 1e9
+// maxTokens is more than any request has.
+const maxTokens = 1e9
 
 // minute is the averaging window of Busiest in seconds.
 const minute = 60

@@ -12,8 +12,8 @@ type Use struct {
 	Memory, Busy float64
 }
 
-// mostAsked bounds how many replicas of a kind are queried.
-const mostAsked = 8
+// maxConcurrent bounds how many replicas of a kind are queried.
+const maxConcurrent = 8
 
 // Measure reads the GPU usage of the replicas from Nomad. It skips replicas that cannot be queried:
 // for an engine with a cache of fixed size, that size is better evidence anyway.
@@ -21,7 +21,7 @@ func Measure(ctx context.Context, client *nomad.Client, running []Running) {
 	q := (&nomad.QueryOptions{Namespace: nomad.AllNamespacesNamespace}).WithContext(ctx)
 	for i := range running {
 		r := &running[i]
-		for _, id := range r.Allocs[:min(len(r.Allocs), mostAsked)] {
+		for _, id := range r.Allocs[:min(len(r.Allocs), maxConcurrent)] {
 			alloc, _, err := client.Allocations().Info(id, q)
 			if err != nil {
 				continue

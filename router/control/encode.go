@@ -123,12 +123,12 @@ func same(a, b any) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// longest replaces "no timeout" in fields that cannot express it.
-const longest = 24 * time.Hour
+// maxTimeout replaces "no timeout" in fields that cannot express it.
+const maxTimeout = 24 * time.Hour
 
 func finite(d time.Duration) time.Duration {
 	if d < 0 {
-		return longest
+		return maxTimeout
 	}
 	return d
 }

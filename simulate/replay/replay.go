@@ -163,8 +163,8 @@ func readSpeeds(text string, classes []scale.Class) (map[string]float64, error) 
 	return speeds, nil
 }
 
-// mostEvaluations bounds a run to about two minutes: one evaluation per second for a week.
-const mostEvaluations = 7 * 24 * 3600
+// maxEvaluations bounds a run to about two minutes: one evaluation per second for a week.
+const maxEvaluations = 7 * 24 * 3600
 
 // Run replays the trace and prints the results.
 func (r *Replay) Run(w io.Writer) error {
@@ -172,9 +172,9 @@ func (r *Replay) Run(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if span := trace[len(trace)-1].At; span/r.Interval > mostEvaluations {
+	if span := trace[len(trace)-1].At; span/r.Interval > maxEvaluations {
 		return fmt.Errorf("-trace spans %s, which is %d evaluations every %s: want at most %d; "+
-			"give a longer -interval, or a part of the trace", span, span/r.Interval, r.Interval, mostEvaluations)
+			"give a longer -interval, or a part of the trace", span, span/r.Interval, r.Interval, maxEvaluations)
 	}
 	if r.config.Objective != nil {
 		return r.runObjective(w, trace)

@@ -21,10 +21,10 @@ import (
 
 // The bounds of revive.toml.
 const (
-	mostColumns    = 120
-	mostLines      = 500
-	mostBody       = 60
-	mostComplexity = 15
+	maxColumns    = 120
+	maxLines      = 500
+	maxBody       = 60
+	maxComplexity = 15
 )
 
 // figures are what was measured of one kind of files.
@@ -82,7 +82,7 @@ func measure(root string) (code, tests figures, err error) {
 func (f *figures) add(path string, text []byte) error {
 	lines := 0
 	for s := bufio.NewScanner(bytes.NewReader(text)); s.Scan(); lines++ {
-		if utf8.RuneCountInString(strings.ReplaceAll(s.Text(), "\t", "    ")) > mostColumns {
+		if utf8.RuneCountInString(strings.ReplaceAll(s.Text(), "\t", "    ")) > maxColumns {
 			f.wide++
 		}
 	}
@@ -191,12 +191,12 @@ func print(kind string, names []string, all []figures) {
 	}
 	row("files, lines", func(f figures) string { return fmt.Sprintf("%d, %d", len(f.files), f.lines) })
 	row("lines of a file: median, 95th percentile, most", func(f figures) string { return spread(f.files) })
-	row(fmt.Sprintf("files over %d lines", mostLines), func(f figures) string { return over(f.files, mostLines) })
+	row(fmt.Sprintf("files over %d lines", maxLines), func(f figures) string { return over(f.files, maxLines) })
 	row("lines of a function: median, 95th percentile, most", func(f figures) string { return spread(f.functions) })
-	row(fmt.Sprintf("functions over %d lines", mostBody), func(f figures) string { return over(f.functions, mostBody) })
-	row(fmt.Sprintf("functions over complexity %d", mostComplexity),
-		func(f figures) string { return over(f.complexity, mostComplexity) })
-	row(fmt.Sprintf("lines over %d columns", mostColumns), func(f figures) string { return fmt.Sprint(f.wide) })
+	row(fmt.Sprintf("functions over %d lines", maxBody), func(f figures) string { return over(f.functions, maxBody) })
+	row(fmt.Sprintf("functions over complexity %d", maxComplexity),
+		func(f figures) string { return over(f.complexity, maxComplexity) })
+	row(fmt.Sprintf("lines over %d columns", maxColumns), func(f figures) string { return fmt.Sprint(f.wide) })
 	if kind == "code" {
 		row("exported names, without comment",
 			func(f figures) string { return fmt.Sprintf("%d, %d", f.exports, f.bare) })

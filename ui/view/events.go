@@ -30,8 +30,8 @@ type Event struct {
 const (
 	// eventsKept is the largest age of an event.
 	eventsKept = time.Hour
-	// mostEvents is the largest number of events, the newest ones.
-	mostEvents = 500
+	// maxEvents is the largest number of events, the newest ones.
+	maxEvents = 500
 )
 
 // EventsOf returns the events of the last hour, the newest first.
@@ -58,7 +58,7 @@ func EventsOf(f Facts) Events {
 	}
 	out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.At.Before(old) })
 	slices.SortStableFunc(out.Events, func(a, b Event) int { return b.At.Compare(a.At) })
-	out.Events = out.Events[:min(len(out.Events), mostEvents)]
+	out.Events = out.Events[:min(len(out.Events), maxEvents)]
 	for i := range out.Events {
 		out.Events[i].Remedy = remedyOf(out.Events[i].Text)
 	}
@@ -71,7 +71,7 @@ type taskOf struct {
 	of *Alloc
 }
 
-// taskEvents returns the newest relevant events, at most mostEvents: thousands of allocations may
+// taskEvents returns the newest relevant events, at most maxEvents: thousands of allocations may
 // have ten each.
 func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	for i := range allocs {
@@ -83,7 +83,7 @@ func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b taskOf) int { return b.At.Compare(a.At) })
-	return out[:min(len(out), mostEvents)]
+	return out[:min(len(out), maxEvents)]
 }
 
 // told reports whether an event is relevant: a failure, or a driver's event of a task that holds

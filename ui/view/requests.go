@@ -49,8 +49,8 @@ type Span struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// mostRows is the largest length of each list.
-const mostRows = 100
+// maxRows is the largest length of each list.
+const maxRows = 100
 
 // RequestsOf returns the view of the requests of a service, or of all services for "".
 func RequestsOf(f Facts, service string) Requests {
@@ -68,7 +68,7 @@ func RequestsOf(f Facts, service string) Requests {
 	rows := func(list []api.Request) []RequestRow {
 		rows := []RequestRow{}
 		for _, q := range list {
-			if len(rows) < mostRows && (service == "" || q.Service == service) {
+			if len(rows) < maxRows && (service == "" || q.Service == service) {
 				rows = append(rows, requestRow(q, nodes))
 			}
 		}

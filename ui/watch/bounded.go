@@ -7,12 +7,12 @@ import (
 )
 
 const (
-	// MostOfNomad limits a response of Nomad, in bytes. A list of 10,000 allocations with ten events
+	// MaxNomadAnswer limits a response of Nomad, in bytes. A list of 10,000 allocations with ten events
 	// each has 65 MB.
-	MostOfNomad = 256 << 20
-	// MostAnswer limits a response of Consul, a gateway or Prometheus, in bytes. An hour of a service
+	MaxNomadAnswer = 256 << 20
+	// MaxAnswer limits a response of Consul, a gateway or Prometheus, in bytes. An hour of a service
 	// has about 1 MB.
-	MostAnswer = 16 << 20
+	MaxAnswer = 16 << 20
 )
 
 // Bounded returns a transport that fails to read responses longer than most bytes, so that no server

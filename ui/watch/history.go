@@ -24,7 +24,7 @@ type History struct{ api promql.API }
 // http://prometheus.example.com:9090.
 func NewHistory(address string) (*History, error) {
 	c, err := prometheus.NewClient(prometheus.Config{
-		Address: address, RoundTripper: Bounded(prometheus.DefaultRoundTripper, MostAnswer),
+		Address: address, RoundTripper: Bounded(prometheus.DefaultRoundTripper, MaxAnswer),
 	})
 	if err != nil {
 		return nil, err

@@ -25,8 +25,8 @@ const (
 	// use up the time of a server or of this program.
 	pauseEach = 150 * time.Microsecond
 	// perPage is the number of allocations per request: a response with all of them would be in
-	// memory several times. mostPages limits the number of requests.
-	perPage, mostPages = 500, 400
+	// memory several times. maxPages limits the number of requests.
+	perPage, maxPages = 500, 400
 	// atOnce is the number of simultaneous requests to nodes or gateways.
 	atOnce = 16
 )
@@ -120,7 +120,7 @@ func (w *Watch) watchAllocs(ctx context.Context) {
 // index of the first page, so that changes during the listing are read next time.
 func (w *Watch) listAllocs(ctx context.Context, index uint64) (all []alloc, next uint64, err error) {
 	token := ""
-	for page := range mostPages {
+	for page := range maxPages {
 		q := lists(ctx, index)
 		q.Params["task_states"] = "true"
 		q.PerPage, q.NextToken = perPage, token
@@ -140,7 +140,7 @@ func (w *Watch) listAllocs(ctx context.Context, index uint64) (all []alloc, next
 			return all, next, nil
 		}
 	}
-	return nil, 0, fmt.Errorf("there are more than %d allocations", mostPages*perPage)
+	return nil, 0, fmt.Errorf("there are more than %d allocations", maxPages*perPage)
 }
 
 // takeAllocs stores a list of allocations. It keeps the old list if the new one causes a panic.

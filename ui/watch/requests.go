@@ -10,8 +10,8 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// mostRequests limits the stored requests of each kind.
-const mostRequests = 400
+// maxRequests limits the stored requests of each kind.
+const maxRequests = 400
 
 // readRequests reads the slow and the failed requests, while a browser shows them.
 func (w *Watch) readRequests(ctx context.Context) {
@@ -43,7 +43,7 @@ func (w *Watch) readRequests(ctx context.Context) {
 	}
 	for _, list := range []*[]api.Request{&out.Slow, &out.Failed} {
 		slices.SortStableFunc(*list, func(a, b api.Request) int { return b.Began.Compare(a.Began) })
-		*list = (*list)[:min(len(*list), mostRequests)]
+		*list = (*list)[:min(len(*list), maxRequests)]
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -24,9 +24,9 @@ const (
 	beat = time.Second
 	// answerTime is the timeout of requests, in addition to the wait time of blocking queries.
 	answerTime = 4 * time.Second
-	// leastPause is the shortest time between two reads of the gateways, however often browsers open
+	// minPause is the shortest time between two reads of the gateways, however often browsers open
 	// and close views.
-	leastPause = 100 * time.Millisecond
+	minPause = 100 * time.Millisecond
 	// kept is how long events are stored.
 	kept = time.Hour
 )
@@ -90,7 +90,7 @@ func New(o Options) *Watch {
 	return &Watch{
 		o: o, began: time.Now(), changed: make(chan struct{}),
 		looked: make(chan struct{}),
-		http:   &http.Client{Timeout: answerTime, Transport: Bounded(http.DefaultTransport, MostAnswer)},
+		http:   &http.Client{Timeout: answerTime, Transport: Bounded(http.DefaultTransport, MaxAnswer)},
 		stats:  map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
 		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{},
@@ -152,7 +152,7 @@ func (w *Watch) everyOrLooked(ctx context.Context, d time.Duration, f func(conte
 		looked := w.looked
 		w.mu.Unlock()
 		w.once(ctx, f)
-		wait(ctx, leastPause)
+		wait(ctx, minPause)
 		select {
 		case <-tick.C:
 		case <-looked:

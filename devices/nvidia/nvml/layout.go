@@ -56,8 +56,8 @@ const (
 	LinkToSwitch LinkKind = 2
 )
 
-// MostLinks is NVML_NVLINK_MAX_LINKS: no GPU has more links.
-const MostLinks = 18
+// MaxLinks is NVML_NVLINK_MAX_LINKS: no GPU has more links.
+const MaxLinks = 18
 
 // Types of events.
 const (

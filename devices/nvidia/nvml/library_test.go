@@ -4,7 +4,7 @@ import "testing"
 
 // A list grows while the processes do, up to a bound.
 func TestGrown(t *testing.T) {
-	for _, have := range []uint32{0, 1, first, first + 1, 1000, most} {
+	for _, have := range []uint32{0, 1, minRecords, minRecords + 1, 1000, maxRecords} {
 		list, r := grown(func(count *uint32, first *processV1) Return {
 			if *count < have {
 				*count = have

@@ -71,20 +71,20 @@ func (d Device) ProcessUtilization(after uint64) ([]Sample, Return) {
 	})
 }
 
-// first and most are the smallest and largest number of records for which a buffer has room: processes
+// minRecords and most are the smallest and largest number of records for which a buffer has room: processes
 // start and end between two calls.
-const first, most = 64, 1 << 16
+const minRecords, maxRecords = 64, 1 << 16
 
 // grown reads a list into a buffer that grows until the list fits. The call receives the buffer's
 // length and returns the number of records.
 func grown[T any](call func(count *uint32, first *T) Return) ([]T, Return) {
-	for room := uint32(first); ; {
+	for room := uint32(minRecords); ; {
 		list := make([]T, room)
 		count := room
 		r := call(&count, &list[0])
 		switch {
-		case r == InsufficientSize && room < most:
-			room = min(most, max(2*room, count))
+		case r == InsufficientSize && room < maxRecords:
+			room = min(maxRecords, max(2*room, count))
 		case r != Success:
 			return nil, r
 		default:
