@@ -226,7 +226,7 @@ func (o Objective) met(a *profile.Answer) bool {
 const (
 	// openPart is the part of the server's capacity that the open loop offers.
 	openPart = 0.8
-	// openSpan is the approximate duration of the open loop in seconds. fewest and maxOpen bound
+	// openSpan is the approximate duration of the open loop in seconds. minOpen and maxOpen bound
 	// its number of requests.
 	openSpan = 30
 	minOpen  = 20

@@ -30,7 +30,8 @@ func contenders(coldStart time.Duration) []contender {
 		}},
 		{"Ray Serve default", false, func() simulate.Scaler { return &rayServe{max: maxReplicas} }},
 		{"KPA default", false, func() simulate.Scaler { return &kpa{target: target, max: maxReplicas} }},
-		{"KPA default, Nomad deployments", true, func() simulate.Scaler { return &kpa{target: target, max: maxReplicas} }},
+		{"KPA default, Nomad deployments", true,
+			func() simulate.Scaler { return &kpa{target: target, max: maxReplicas} }},
 		{"KPA + 300 s down-delay", false, func() simulate.Scaler {
 			return &kpa{target: target, max: maxReplicas, downDelay: 300 * time.Second}
 		}},

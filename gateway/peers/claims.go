@@ -97,7 +97,7 @@ func (h *Hub) doubted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range h.peers {
-		if p.Link != ownership.Gone && time.Since(p.acked) > 2*ownership.HeartbeatInterval+ownership.HeartbeatInterval/2 {
+		if p.Link != ownership.Gone && time.Since(p.acked) > 5*ownership.HeartbeatInterval/2 {
 			return len(h.lines) > 0
 		}
 	}

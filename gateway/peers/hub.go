@@ -91,7 +91,8 @@ type peer struct {
 // the other, both must notice within the same time, because grants to a gateway that is not heard
 // are void by then.
 func (p *peer) both(now time.Time) bool {
-	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.PeerTimeout && now.Sub(p.acked) < ownership.PeerTimeout
+	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.PeerTimeout &&
+		now.Sub(p.acked) < ownership.PeerTimeout
 }
 
 // has reports whether the gateway may hold slots of a service or become its owner.

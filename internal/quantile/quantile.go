@@ -14,7 +14,7 @@ import (
 // Accuracy is the largest relative error of a quantile.
 const Accuracy = 0.02
 
-// minValue and most limit the values, in seconds, and thus the size of a sketch to 700 bins.
+// minValue and maxValue limit the values, in seconds, and thus the size of a sketch to 700 bins.
 const minValue, maxValue = 1e-6, 1e6
 
 // Sketch counts values in seconds. The zero value is an empty sketch.

@@ -69,7 +69,7 @@ type Slicing struct {
 	Parts int
 }
 
-// unusedDivisor limits the unused part of a GPU: at most 1 in most parts may belong to no slice.
+// unusedDivisor limits the unused part of a GPU: at most 1 in unusedDivisor parts may belong to no slice.
 const unusedDivisor = 4
 
 // fit returns the largest number of at most n slices that leaves no more than a quarter of

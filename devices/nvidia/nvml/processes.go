@@ -71,7 +71,7 @@ func (d Device) ProcessUtilization(after uint64) ([]Sample, Return) {
 	})
 }
 
-// minRecords and most are the smallest and largest number of records for which a buffer has room: processes
+// minRecords and maxRecords are the smallest and largest number of records for which a buffer has room: processes
 // start and end between two calls.
 const minRecords, maxRecords = 64, 1 << 16
 
