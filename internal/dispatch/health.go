@@ -92,8 +92,8 @@ func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now 
 		}
 		h.record.add(1)
 		switch {
-		case h.onProbation, f.isOutlier(s), h.failures >= rule.Failures && f.canSpare(s), h.unconstrained >= lastReplicaFactor*rule.Failures &&
-			f.othersServe(s):
+		case h.onProbation, f.isOutlier(s), h.failures >= rule.Failures && f.canSpare(s),
+			h.unconstrained >= lastReplicaFactor*rule.Failures && f.othersServe(s):
 			f.eject(s, now)
 		}
 	}

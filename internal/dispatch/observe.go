@@ -116,8 +116,8 @@ func (s *server) learnWhole(t *Ticket, now time.Time) {
 		return
 	}
 	ratio := took / expected / s.slowdown.factor
-	k.read.add(k.assumed.readTerms(1, attentionCost(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))), ratio*e.work,
-		wholeWeight, now)
+	k.read.add(k.assumed.readTerms(1, attentionCost(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))),
+		ratio*e.work, wholeWeight, now)
 	k.step.add(k.assumed.stepTerms(n, kv), ratio*step, wholeWeight, now)
 }
 

@@ -21,7 +21,8 @@ type Queue struct {
 
 // New returns an empty queue.
 func New(p Policy) *Queue {
-	q := &Queue{policy: p, waitlist: newWaitlist(p), fleet: newFleet(p.Eject), averages: averages{output: defaultOutput}}
+	q := &Queue{policy: p, waitlist: newWaitlist(p), fleet: newFleet(p.Eject),
+		averages: averages{output: defaultOutput}}
 	q.learned = learned{mode: p.Mode, fleet: &q.fleet, averages: &q.averages}
 	q.walk = walk{slo: p.SLO, fleet: &q.fleet, averages: &q.averages}
 	return q

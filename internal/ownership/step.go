@@ -122,7 +122,8 @@ func (s *Service) stepApart(v *View, now time.Time) Action {
 // ownsEpoch reports whether this gateway took the newest epoch that it knows of, and that epoch has not
 // ended.
 func (s *Service) ownsEpoch() bool {
-	return s.ownEpoch != 0 && s.ownEpoch == s.epoch && s.record == (Record{s.ownEpoch, s.self}) && s.endedEpoch != s.ownEpoch
+	return s.ownEpoch != 0 && s.ownEpoch == s.epoch && s.record == (Record{s.ownEpoch, s.self}) &&
+		s.endedEpoch != s.ownEpoch
 }
 
 // ownerLost reports whether the owner in Consul's record no longer decides.
