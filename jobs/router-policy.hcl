@@ -1,6 +1,6 @@
-# Consul policy for `aliquot router`, with the least rights that it needs.
+# Consul policy for the router, with the least rights that it needs.
 #
-#   consul acl policy create -name aliquot-router -rules @jobs/router-policy.hcl
+# Run:  consul acl policy create -name aliquot-router -rules @jobs/router-policy.hcl
 #
 # Consul's finest right for config entries of services is service:write. To limit the router to
 # some services, set the policy of service_prefix "" to "read", and add for each of them:

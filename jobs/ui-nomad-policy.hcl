@@ -3,8 +3,8 @@
 # Run:  nomad acl policy apply -namespace default -job ui \
 #         aliquot-ui jobs/ui-nomad-policy.hcl
 #
-# Users see only nodes, and jobs of namespaces, that their own tokens may read. To show less to
-# everybody, list fewer namespaces here.
+# The page shows these namespaces. A user signs in with a token that may read nodes, and the jobs of
+# all of these namespaces.
 
 namespace "*" {
   capabilities = ["list-jobs", "read-job", "read-job-scaling", "list-scaling-policies", "read-scaling-policy"]
