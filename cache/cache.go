@@ -33,23 +33,23 @@ import (
 
 // Daemon is a running cache.
 type Daemon struct {
-	conf    *config.Config
-	log     *slog.Logger
-	store   *store.Store
-	cache   *fetch.Cache
-	library *models.Library
-	shelf   *snapshots.Shelf
-	metrics *fetch.Metrics
-	members *peer.Members
-	network *peer.Network // nil without peers
-	servers []*http.Server
-	undo    []func()
-	running sync.WaitGroup
-	hf      string            // URL of the Hub's face
-	s3      *origin.S3Servers // nil without one
-	s3Face  string            // its URL
-	ociFace string            // the same of the face of registries
-	tickets *oci.Tickets
+	conf     *config.Config
+	log      *slog.Logger
+	store    *store.Store
+	cache    *fetch.Cache
+	library  *models.Library
+	compiled *snapshots.Cache
+	metrics  *fetch.Metrics
+	members  *peer.Members
+	network  *peer.Network // nil without peers
+	servers  []*http.Server
+	undo     []func()
+	running  sync.WaitGroup
+	hf       string            // URL of the Hub's face
+	s3       *origin.S3Servers // nil without one
+	s3Face   string            // its URL
+	ociFace  string            // the same of the face of registries
+	tickets  *oci.Tickets
 }
 
 // Start starts a cache. The caller must call Close.
@@ -144,10 +144,10 @@ func (d *Daemon) newNetwork() *peer.Network {
 	return n
 }
 
-// snapshots makes the shelf of what model servers compiled. It is shared with caches that
+// snapshots makes the cache of what model servers compiled. It is shared with caches that
 // prove who they are, as it holds code.
-func (d *Daemon) snapshots() *snapshots.Shelf {
-	s := &snapshots.Shelf{Store: d.store, Log: d.log, Count: d.metrics.Snapshot, Sent: d.cache.Sent}
+func (d *Daemon) snapshots() *snapshots.Cache {
+	s := &snapshots.Cache{Store: d.store, Log: d.log, Count: d.metrics.Snapshot, Sent: d.cache.Sent}
 	if d.members != nil && !d.conf.Peer.Insecure {
 		s.Peers, s.Client = d.members.Peers, d.network.Client
 	}
@@ -218,7 +218,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 		return nil
 	}
 	host, _ := os.Hostname()
-	p := &prefetcher{library: d.library, shelf: d.shelf, key: c.Key, groups: c.Groups, fixed: c.Models,
+	p := &prefetcher{library: d.library, compileCache: d.compiled, key: c.Key, groups: c.Groups, fixed: c.Models,
 		self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
 	if c.Docker != "" {
 		p.engine, p.face = engine.New(c.Docker), strings.TrimPrefix(d.ociFace, "http://")

@@ -19,10 +19,10 @@ import (
 
 // listen opens all listeners.
 func (d *Daemon) listen() error {
-	d.shelf = d.snapshots()
+	d.compiled = d.snapshots()
 	mux := http.NewServeMux()
 	mux.Handle("/", local.Handler(d.library, d.token, d.Status))
-	d.shelf.Local(mux)
+	d.compiled.Local(mux)
 	mux.HandleFunc("POST /v1/image", d.image)
 	if err := d.listenSocket(mux); err != nil {
 		return err
@@ -57,8 +57,8 @@ func (d *Daemon) listen() error {
 	}
 	peers := http.NewServeMux()
 	peers.Handle("/", peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
-	if d.shelf.Peers != nil {
-		d.shelf.Peer(peers)
+	if d.compiled.Peers != nil {
+		d.compiled.Peer(peers)
 	}
 	d.serve(l, peers, d.conf.ClientStall)
 	return nil

@@ -22,27 +22,27 @@ import (
 // prefetcher brings the models, images and compile caches of a list to the node before a
 // task needs them.
 type prefetcher struct {
-	library *models.Library
-	shelf   *snapshots.Shelf
-	engine  *engine.Engine // nil where no images are pulled
-	face    string         // host and port of the face of registries, "" where it is off
-	client  *api.Client    // nil for the list of the configuration alone
-	key     string         // prefix in Consul KV
-	groups  []string       // lists below it
-	fixed   []string
-	turns   turn.Turns
-	self    string
-	log     *slog.Logger
+	library      *models.Library
+	compileCache *snapshots.Cache
+	engine       *engine.Engine // nil where no images are pulled
+	face         string         // host and port of the face of registries, "" where it is off
+	client       *api.Client    // nil for the list of the configuration alone
+	key          string         // prefix in Consul KV
+	groups       []string       // lists below it
+	fixed        []string
+	turns        turn.Turns
+	self         string
+	log          *slog.Logger
 }
 
 const (
 	// owner pins what was prefetched.
 	prefetchOwner = "prefetch"
-	// prefetchAgain is how long after a failure it is tried again, and how often it is
+	// prefetchRetry is how long after a failure it is tried again, and how often it is
 	// looked whether branches have moved, images have gone and jobs have compiled more.
-	prefetchAgain = 5 * time.Minute
-	// pullFor bounds the pull of one image.
-	pullFor = time.Hour
+	prefetchRetry = 5 * time.Minute
+	// pullTimeout bounds the pull of one image.
+	pullTimeout = time.Hour
 )
 
 // run follows the lists until the context ends.
@@ -55,12 +55,12 @@ func (p *prefetcher) run(ctx context.Context) {
 				p.log.Warn("the lists of what to prefetch cannot be read", "error", err)
 			}
 			next = 0
-		} else if err := p.bring(ctx, list); err != nil && ctx.Err() == nil {
+		} else if err := p.fetchList(ctx, list); err != nil && ctx.Err() == nil {
 			p.log.Warn("not all could be prefetched; it is tried again", "error", err)
 		}
 		if p.client == nil || err != nil {
 			select {
-			case <-time.After(prefetchAgain):
+			case <-time.After(prefetchRetry):
 			case <-ctx.Done():
 			}
 		}
@@ -74,7 +74,7 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 	if p.client == nil {
 		return list, 0, nil
 	}
-	pairs, meta, err := p.client.KV().List(p.key+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: prefetchAgain}).
+	pairs, meta, err := p.client.KV().List(p.key+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: prefetchRetry}).
 		WithContext(ctx))
 	if err != nil {
 		return nil, 0, err
@@ -95,12 +95,12 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 	return slices.Compact(list), meta.LastIndex, nil
 }
 
-// bring fetches what is missing of a list, in the node's turn, and pins all that can be
+// fetchList fetches what is missing of a list, in the node's turn, and pins all that can be
 // pinned in place of what was.
-func (p *prefetcher) bring(ctx context.Context, list []string) (err error) {
+func (p *prefetcher) fetchList(ctx context.Context, list []string) (err error) {
 	var views []string
 	for _, name := range list {
-		more, failed := p.one(ctx, name)
+		more, failed := p.fetchItem(ctx, name)
 		if failed != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", name, failed))
 		}
@@ -120,8 +120,8 @@ func (p *prefetcher) bring(ctx context.Context, list []string) (err error) {
 	return err
 }
 
-// one brings one item of a list, and names the views to pin for it.
-func (p *prefetcher) one(ctx context.Context, text string) (views []string, err error) {
+// fetchItem brings one item of a list, and names the views to pin for it.
+func (p *prefetcher) fetchItem(ctx context.Context, text string) (views []string, err error) {
 	item, err := blob.ParseItem(text)
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (p *prefetcher) inTurn(ctx context.Context, do func() error) error {
 }
 
 func (p *prefetcher) model(ctx context.Context, name string) (views []string, err error) {
-	if view, ok := p.library.Here(ctx, name); ok {
+	if view, ok := p.library.Complete(ctx, name); ok {
 		return []string{view}, nil
 	}
 	err = p.inTurn(ctx, func() error {
@@ -185,7 +185,7 @@ func (p *prefetcher) image(ctx context.Context, name string) error {
 		return err
 	}
 	return p.inTurn(ctx, func() error {
-		ctx, cancel := context.WithTimeout(ctx, pullFor)
+		ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 		defer cancel()
 		began := time.Now()
 		if err := p.pull(ctx, name); err != nil {
@@ -198,9 +198,9 @@ func (p *prefetcher) image(ctx context.Context, name string) error {
 
 // compiled copies the compile caches of a job from the peers that have them.
 func (p *prefetcher) compiled(ctx context.Context, scope string) (views []string, err error) {
-	keys, missing := p.shelf.Of(ctx, scope)
+	keys, missing := p.compileCache.Of(ctx, scope)
 	if missing {
-		err = p.inTurn(ctx, func() error { return p.shelf.Bring(ctx, keys) })
+		err = p.inTurn(ctx, func() error { return p.compileCache.Fetch(ctx, keys) })
 	}
 	for _, key := range keys {
 		views = append(views, snapshots.View(key))

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// patience is how long a client waits for a complete answer.
-const patience = 4 * time.Minute
+// requestTimeout is how long a client waits for a complete answer.
+const requestTimeout = 4 * time.Minute
 
 // result is the outcome of a call. Times are relative to the start of the replay.
 type result struct {
@@ -104,7 +104,7 @@ func (r *replay) ended() []result {
 }
 
 func (r *replay) send(ctx context.Context, c call) result {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	res := result{call: c}
 	err := r.exchange(ctx, c, &res)

@@ -54,13 +54,13 @@ func startAgain(ctx context.Context, c *cluster.Cluster, r *replay) (all []coldS
 	return all, err
 }
 
-// partsWithin is how long after the answer the driver may report the parts of a start.
-const partsWithin = 15 * time.Second
+// partsTimeout is how long after the answer the driver may report the parts of a start.
+const partsTimeout = 15 * time.Second
 
 // startOf returns the start of the first replica that was ready for a request.
 func startOf(ctx context.Context, c *cluster.Cluster, which string, began time.Time, r result) coldStart {
 	out := coldStart{service: r.service, which: which, asked: began.Add(r.at), answered: began.Add(r.first)}
-	_ = cluster.AwaitWithin(ctx, partsWithin, "what the start of "+r.service+" took", func() string {
+	_ = cluster.AwaitWithin(ctx, partsTimeout, "what the start of "+r.service+" took", func() string {
 		stubs, _, err := c.Nomad.Jobs().Allocations(r.service, true, (&nomad.QueryOptions{}).WithContext(ctx))
 		if err != nil {
 			return err.Error()

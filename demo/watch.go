@@ -21,8 +21,8 @@ import (
 	"aliquot.example/internal/weigh"
 )
 
-// look is the interval at which the demo polls the cluster.
-const look = time.Second
+// pollInterval is the interval at which the demo polls the cluster.
+const pollInterval = time.Second
 
 // action is a change of a count, as recorded by Nomad.
 type action struct {
@@ -97,7 +97,7 @@ func newWatch(c *cluster.Cluster) *watch {
 // run polls until ctx ends, and calls each after every poll.
 func (w *watch) run(ctx context.Context, each func()) {
 	defer w.asking.Wait()
-	ticker := time.NewTicker(look)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
 		err := w.look(ctx)
@@ -230,7 +230,7 @@ func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
 	for _, stub := range stubs {
 		if running[stub.ID] = stub.ClientStatus == nomad.AllocClientStatusRunning; running[stub.ID] &&
 			w.replicas[stub.ID] == nil {
-			w.greet(ctx, service, stub.ID)
+			w.inspect(ctx, service, stub.ID)
 		}
 	}
 	for _, r := range w.replicas {
@@ -242,8 +242,8 @@ func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
 	return err
 }
 
-// greet asks a new replica what it sees. The caller must hold w.mu.
-func (w *watch) greet(ctx context.Context, service, alloc string) {
+// inspect asks a new replica what it sees. The caller must hold w.mu.
+func (w *watch) inspect(ctx context.Context, service, alloc string) {
 	r := &replica{service: service, alloc: alloc}
 	w.replicas[alloc] = r
 	w.asking.Go(func() {

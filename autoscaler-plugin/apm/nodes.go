@@ -80,7 +80,7 @@ func needOf(q query.Query, s account.Supply) (pack.Need, error) {
 	if r := q.Group.Standby; r.Replicas > 0 {
 		standby = []pack.Work{{Ask: pack.Ask{Instances: r.Slices, Requests: 1, Of: r.Of}, Count: r.Replicas}}
 	}
-	fresh, known := freshOf(q.Group, s.Fresh)
+	fresh, known := newNodeCapacity(q.Group, s.Fresh)
 	if !known && len(s.Waiting)+len(standby) > 0 {
 		return pack.Need{}, fmt.Errorf("Nomad has no node with GPUs of class %q that shows what a new node "+
 			"offers: set it in the query, for example gpus=8 slices=20", q.Class)
@@ -88,9 +88,9 @@ func needOf(q query.Query, s account.Supply) (pack.Need, error) {
 	return pack.NeedFor(s.Standing, fresh, s.Waiting, standby), nil
 }
 
-// freshOf returns the capacity of a new node: the GPUs that the query names, otherwise those of the
+// newNodeCapacity returns the capacity of a new node: the GPUs that the query names, otherwise those of the
 // newest node. If there is no such node, CPU and memory are unbounded.
-func freshOf(g query.Group, newest *pack.Node) (fresh pack.Node, known bool) {
+func newNodeCapacity(g query.Group, newest *pack.Node) (fresh pack.Node, known bool) {
 	fresh = pack.Node{CPU: math.MaxInt, MemoryMiB: math.MaxInt}
 	if newest != nil {
 		fresh = *newest

@@ -49,10 +49,10 @@ type Plugin struct {
 	// nomad reports the slices that jobs hold and wait for.
 	nomad *nomad.Client
 
-	// doubts is, by service, why its counts cannot shrink. unfollowed is whether newly measured
+	// blockedReasons is, by service, why its counts cannot shrink. speedsFailed is whether newly measured
 	// speeds could not be brought into force.
-	doubts     changes.Seen[string, string]
-	unfollowed changes.Seen[string, bool]
+	blockedReasons changes.Seen[string, string]
+	speedsFailed   changes.Seen[string, bool]
 	// needs is the last result of each query for nodes.
 	needs changes.Seen[string, pack.Need]
 }
@@ -148,7 +148,7 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if q.OfAnswers() && q.Metric != query.Tokens {
 		h = h.Answers()
 	}
-	p.say(q.Service, h)
+	p.logChange(q.Service, h)
 	if observer != nil {
 		observer.Observe(q.Service, within.To, p.log)
 	}
@@ -174,20 +174,20 @@ func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates strin
 	now time.Time) (speed.Document, error) {
 	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
 	switch {
-	case err != nil && p.unfollowed.Changed(q.Service, true):
+	case err != nil && p.speedsFailed.Changed(q.Service, true):
 		p.log.Warn("cannot publish the newly measured speeds, the old ones stay in force", "service", q.Service,
 			"error", guard.Plain(err))
 	case written != nil:
-		p.unfollowed.Changed(q.Service, false)
+		p.speedsFailed.Changed(q.Service, false)
 		p.log.Info("new speeds were measured", "service", q.Service, "requests_per_second_and_slot",
 			fmt.Sprint(written.Rates), "in_force_from", written.Since)
 	}
 	return speeds.Read(ctx, q.Service)
 }
 
-// say logs a change in why a service's counts cannot shrink, and when they can again.
-func (p *Plugin) say(service string, h demand.History) {
-	if !p.doubts.Changed(service, h.Doubt) {
+// logChange logs a change in why a service's counts cannot shrink, and when they can again.
+func (p *Plugin) logChange(service string, h demand.History) {
+	if !p.blockedReasons.Changed(service, h.Doubt) {
 		return
 	}
 	if h.Doubt == "" {
@@ -232,7 +232,7 @@ func value(q *query.Query, s *demand.Second) float64 {
 	case q.Metric == query.Attained:
 		return share(s.Met, s.Met+s.Missed, 1)
 	case q.Metric == query.Above:
-		return above(q, s)
+		return shareAbove(q, s)
 	case q.Metric == query.Load:
 		return load(q, s)
 	case q.Class != "":
@@ -249,9 +249,9 @@ func share(part, of, empty float64) float64 {
 	return part / of
 }
 
-// above returns the part of the requests that ended in a second and took longer than the query's
+// shareAbove returns the part of the requests that ended in a second and took longer than the query's
 // limit.
-func above(q *query.Query, s *demand.Second) float64 {
+func shareAbove(q *query.Query, s *demand.Second) float64 {
 	of := map[string]*quantile.Sketch{query.TTFT: &s.Times.TTFT, query.TPOT: &s.Times.TPOT,
 		query.E2E: &s.Times.E2E}[q.Of]
 	return share(of.Above(q.Limit.Seconds()), of.Count(), 0)

@@ -34,11 +34,11 @@ const (
 
 func (p *prometheus) History(ctx context.Context, span demand.Span) (demand.History, error) {
 	service, from, to := span.Service, span.From, span.To
-	queued, err := p.ask(ctx, fmt.Sprintf(queuedQuery, service), from, to)
+	queued, err := p.queryRange(ctx, fmt.Sprintf(queuedQuery, service), from, to)
 	if err != nil {
 		return demand.History{}, err
 	}
-	active, err := p.ask(ctx, fmt.Sprintf(activeQuery, service), from, to)
+	active, err := p.queryRange(ctx, fmt.Sprintf(activeQuery, service), from, to)
 	if err != nil {
 		return demand.History{}, err
 	}
@@ -67,10 +67,10 @@ func (p *prometheus) join(queued []sample, active []stream) demand.History {
 	}
 	h := demand.History{First: queued[start].at.Unix()}
 	h.Seconds = make([]demand.Second, queued[len(queued)-1].at.Unix()-h.First+1)
-	each(h, queued[start:], 0, func(s *demand.Second, v float64) { s.Queued = v })
+	fill(h, queued[start:], 0, func(s *demand.Second, v float64) { s.Queued = v })
 	for _, a := range active {
 		// A class that is no longer exported has no requests.
-		each(h, a.samples, p.step, func(s *demand.Second, v float64) {
+		fill(h, a.samples, p.step, func(s *demand.Second, v float64) {
 			if s.Class == nil {
 				s.Class = map[string]float64{}
 			}
@@ -81,9 +81,9 @@ func (p *prometheus) join(queued []sample, active []stream) demand.History {
 	return h
 }
 
-// each calls set for the seconds that a series covers. A sample holds for valid, or until the next
+// fill calls set for the seconds that a series covers. A sample holds for valid, or until the next
 // sample if valid is 0.
-func each(h demand.History, samples []sample, valid time.Duration, set func(*demand.Second, float64)) {
+func fill(h demand.History, samples []sample, valid time.Duration, set func(*demand.Second, float64)) {
 	at := -1
 	for i := range h.Seconds {
 		now := h.First + int64(i)
@@ -106,8 +106,8 @@ type stream struct {
 	samples []sample
 }
 
-// ask runs a range query.
-func (p *prometheus) ask(ctx context.Context, query string, from, to time.Time) ([]stream, error) {
+// queryRange runs a range query.
+func (p *prometheus) queryRange(ctx context.Context, query string, from, to time.Time) ([]stream, error) {
 	seconds := func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
 	// Align to whole steps since the epoch, so that consecutive queries see the same samples.
 	step := int64(p.step / time.Second)

@@ -22,7 +22,7 @@ func TestNomadServiceIDs(t *testing.T) {
 func TestAStartWaitsForItsParts(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	alloc := &nomad.Allocation{CreateTime: now.Add(-20 * time.Second).UnixNano(), TaskStates: map[string]*nomad.TaskState{"server": {Events: []*nomad.TaskEvent{{}}}}}
-	f := fresh{at: now, class: "h100"}
+	f := newReplica{at: now, class: "h100"}
 	if _, ok, done := f.sample(alloc, now); ok || done {
 		t.Error("it is written down at once")
 	}
@@ -33,7 +33,7 @@ func TestAStartWaitsForItsParts(t *testing.T) {
 		t.Errorf("got %+v, %v, %v", s, ok, done)
 	}
 	state.Events = nil
-	if s, ok, done := f.sample(alloc, now.Add(partsFor)); !ok || !done || s.Parts != nil || s.Seconds != 20 {
+	if s, ok, done := f.sample(alloc, now.Add(partsTimeout)); !ok || !done || s.Parts != nil || s.Seconds != 20 {
 		t.Errorf("without an event: %+v, %v, %v", s, ok, done)
 	}
 	// After a restart in place, the start time is unknown.

@@ -35,12 +35,12 @@ type watch struct {
 	next time.Time
 	// seen is when replicas were last seen healthy, by service ID. It is nil before the first look.
 	seen map[string]time.Time
-	// fresh are the replicas that are not recorded yet, by service ID.
-	fresh map[string]fresh
+	// unrecorded are the replicas that are not recorded yet, by service ID.
+	unrecorded map[string]newReplica
 }
 
-// fresh is a replica that has just become healthy.
-type fresh struct {
+// newReplica is a replica that has just become healthy.
+type newReplica struct {
 	at    time.Time // when it was first seen healthy
 	class string
 }
@@ -58,8 +58,8 @@ func NewObserver(client *consul.Client, settings map[string]string) (*Observer, 
 const (
 	every   = time.Second
 	timeout = 5 * time.Second
-	// partsFor is how long to wait for the task driver to report the parts of a start.
-	partsFor = 10 * time.Second
+	// partsTimeout is how long to wait for the task driver to report the parts of a start.
+	partsTimeout = 10 * time.Second
 	// remembered is how long a replica that is no longer healthy is remembered.
 	remembered = learned.MaxStart
 )
@@ -87,14 +87,14 @@ func (o *Observer) Observe(service string, now time.Time, log hclog.Logger) {
 			w.busy = false
 			o.mu.Unlock()
 		}()
-		if err := o.look(service, w, now); err != nil {
+		if err := o.observeOnce(service, w, now); err != nil {
 			log.Debug("cold starts are not observed", "service", service, "error", err)
 		}
 	}()
 }
 
-// look must not run concurrently for the same watch.
-func (o *Observer) look(service string, w *watch, now time.Time) error {
+// observeOnce must not run concurrently for the same watch.
+func (o *Observer) observeOnce(service string, w *watch, now time.Time) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	entries, _, err := o.consul.Health().Service(service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
@@ -103,17 +103,17 @@ func (o *Observer) look(service string, w *watch, now time.Time) error {
 	}
 	first := w.seen == nil
 	if first {
-		w.seen, w.fresh = map[string]time.Time{}, map[string]fresh{}
+		w.seen, w.unrecorded = map[string]time.Time{}, map[string]newReplica{}
 	}
 	for _, e := range entries {
 		_, known := w.seen[e.Service.ID]
 		w.seen[e.Service.ID] = now
 		if !first && !known {
-			w.fresh[e.Service.ID] = fresh{now, e.Service.Meta[gpu.MetaClass]}
+			w.unrecorded[e.Service.ID] = newReplica{now, e.Service.Meta[gpu.MetaClass]}
 		}
 	}
 	maps.DeleteFunc(w.seen, func(_ string, last time.Time) bool { return now.Sub(last) > remembered })
-	maps.DeleteFunc(w.fresh, func(_ string, f fresh) bool { return now.Sub(f.at) > remembered })
+	maps.DeleteFunc(w.unrecorded, func(_ string, f newReplica) bool { return now.Sub(f.at) > remembered })
 	return o.write(ctx, service, w, now)
 }
 
@@ -123,12 +123,12 @@ func (o *Observer) write(ctx context.Context, service string, w *watch, now time
 	var samples []Sample
 	var ids []string
 	var errs []error
-	for id, f := range w.fresh {
+	for id, f := range w.unrecorded {
 		alloc, err := o.allocation(ctx, id)
 		if err != nil {
 			errs = append(errs, err)
-			if missing(err) && now.Sub(f.at) >= partsFor {
-				delete(w.fresh, id) // it no longer exists in Nomad
+			if isUnknown(err) && now.Sub(f.at) >= partsTimeout {
+				delete(w.unrecorded, id) // it no longer exists in Nomad
 			}
 			continue
 		}
@@ -137,7 +137,7 @@ func (o *Observer) write(ctx context.Context, service string, w *watch, now time
 		case ok:
 			samples, ids = append(samples, s), append(ids, id)
 		case done:
-			delete(w.fresh, id)
+			delete(w.unrecorded, id)
 		}
 	}
 	if len(samples) == 0 {
@@ -150,13 +150,13 @@ func (o *Observer) write(ctx context.Context, service string, w *watch, now time
 		return errors.Join(append(errs, err)...)
 	}
 	for _, id := range ids {
-		delete(w.fresh, id)
+		delete(w.unrecorded, id)
 	}
 	return errors.Join(errs...)
 }
 
-// missing reports whether Nomad does not know the allocation.
-func missing(err error) bool {
+// isUnknown reports whether Nomad does not know the allocation.
+func isUnknown(err error) bool {
 	var answer nomad.UnexpectedResponseError
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
@@ -164,7 +164,7 @@ func missing(err error) bool {
 // sample returns the start of a replica from its allocation, which is nil for a replica that Nomad
 // does not run. ok reports whether s is valid. done is false while the driver may still report the
 // parts of the start.
-func (f fresh) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, done bool) {
+func (f newReplica) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, done bool) {
 	if alloc == nil {
 		return s, false, true
 	}
@@ -183,7 +183,7 @@ func (f fresh) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, don
 		return s, false, true
 	}
 	s.At, s.Class, s.Seconds = f.at.UTC().Truncate(time.Second), f.class, age.Seconds()
-	if s.Parts == nil && now.Sub(f.at) < partsFor {
+	if s.Parts == nil && now.Sub(f.at) < partsTimeout {
 		return s, false, false
 	}
 	return s, true, true

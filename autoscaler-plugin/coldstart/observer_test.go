@@ -49,7 +49,7 @@ func observe(t *testing.T) *observed {
 		t.Fatal(err)
 	}
 	o.Observer = &Observer{consul: server.Client, nomad: client}
-	if err := o.look("llm", &o.watch, o.now); err != nil {
+	if err := o.observeOnce("llm", &o.watch, o.now); err != nil {
 		t.Fatal(err)
 	}
 	return o
@@ -81,29 +81,29 @@ func TestAFailedLookupKeepsNoOtherStartBack(t *testing.T) {
 	for n := range 8 {
 		o.start(n, map[bool]int{true: http.StatusInternalServerError, false: http.StatusOK}[n%2 == 0])
 	}
-	if err := o.look("llm", &o.watch, o.now); err == nil || o.samples() != 4 || len(o.watch.fresh) != 4 {
-		t.Fatalf("%d samples, %d still to come, %v; want 4 and 4", o.samples(), len(o.watch.fresh), err)
+	if err := o.observeOnce("llm", &o.watch, o.now); err == nil || o.samples() != 4 || len(o.watch.unrecorded) != 4 {
+		t.Fatalf("%d samples, %d still to come, %v; want 4 and 4", o.samples(), len(o.watch.unrecorded), err)
 	}
-	// Nomad is unavailable for longer than partsFor.
+	// Nomad is unavailable for longer than partsTimeout.
 	for id := range o.status {
 		if o.status[id] != http.StatusOK {
 			o.status[id] = http.StatusServiceUnavailable
 		}
 	}
-	if err := o.look("llm", &o.watch, o.now.Add(2*partsFor)); err == nil || len(o.watch.fresh) != 4 {
-		t.Fatalf("%d still to come, %v; want 4", len(o.watch.fresh), err)
+	if err := o.observeOnce("llm", &o.watch, o.now.Add(2*partsTimeout)); err == nil || len(o.watch.unrecorded) != 4 {
+		t.Fatalf("%d still to come, %v; want 4", len(o.watch.unrecorded), err)
 	}
 	for id := range o.status {
 		o.status[id] = http.StatusOK
 	}
-	if err := o.look("llm", &o.watch, o.now.Add(3*partsFor)); err != nil || o.samples() != 8 || len(o.watch.fresh) != 0 {
-		t.Errorf("%d samples, %d still to come, %v; want all 8", o.samples(), len(o.watch.fresh), err)
+	if err := o.observeOnce("llm", &o.watch, o.now.Add(3*partsTimeout)); err != nil || o.samples() != 8 || len(o.watch.unrecorded) != 0 {
+		t.Errorf("%d samples, %d still to come, %v; want all 8", o.samples(), len(o.watch.unrecorded), err)
 	}
 	// An allocation that no longer exists in Nomad is not looked up forever.
 	o.start(8, http.StatusNotFound)
-	o.look("llm", &o.watch, o.now)
-	if o.look("llm", &o.watch, o.now.Add(partsFor)); len(o.watch.fresh) != 0 || o.samples() != 8 {
-		t.Errorf("%d samples, %d still to come; want 8 and none", o.samples(), len(o.watch.fresh))
+	o.observeOnce("llm", &o.watch, o.now)
+	if o.observeOnce("llm", &o.watch, o.now.Add(partsTimeout)); len(o.watch.unrecorded) != 0 || o.samples() != 8 {
+		t.Errorf("%d samples, %d still to come; want 8 and none", o.samples(), len(o.watch.unrecorded))
 	}
 }
 
@@ -115,13 +115,13 @@ func TestAStartThatCannotBeWrittenIsTriedAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.start(1, http.StatusOK)
-	if err := o.look("llm", &o.watch, o.now); err == nil || len(o.watch.fresh) != 1 {
-		t.Fatalf("%d still to come, %v; want 1, and an error", len(o.watch.fresh), err)
+	if err := o.observeOnce("llm", &o.watch, o.now); err == nil || len(o.watch.unrecorded) != 1 {
+		t.Fatalf("%d still to come, %v; want 1, and an error", len(o.watch.unrecorded), err)
 	}
 	if _, err := o.consul.KV().Delete(key, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.look("llm", &o.watch, o.now.Add(time.Second)); err != nil || o.samples() != 1 || len(o.watch.fresh) != 0 {
-		t.Errorf("%d samples, %d still to come, %v; want 1 and none", o.samples(), len(o.watch.fresh), err)
+	if err := o.observeOnce("llm", &o.watch, o.now.Add(time.Second)); err != nil || o.samples() != 1 || len(o.watch.unrecorded) != 0 {
+		t.Errorf("%d samples, %d still to come, %v; want 1 and none", o.samples(), len(o.watch.unrecorded), err)
 	}
 }

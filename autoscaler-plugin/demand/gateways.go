@@ -137,7 +137,7 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 				service)
 	}
 	each := sound
-	sound, shared := together(sound)
+	sound, shared := mergeShared(sound)
 	h, err := sum(sound, from, to, g.StaleAfter)
 	if err != nil {
 		return History{}, err
@@ -149,9 +149,9 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 	}
 	h.Answered = h.First
 	if shared { // the others remember the demand of a lost gateway, but not its arrivals and outcomes
-		h.Answered = max(h.First, answered(each), members.gone.Unix())
+		h.Answered = max(h.First, firstKnown(each), members.goneUntil.Unix())
 	} else {
-		h = h.Since(members.gone)
+		h = h.Since(members.goneUntil)
 	}
 	if members.stale != nil {
 		silent, doubts = append(silent, "Consul"), append(doubts, members.stale)
@@ -209,11 +209,11 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 	if span.Times {
 		a.latencies, a.err = g.latencies(ctx, m, span.Service, window)
 	}
-	if a.err == nil && a.waking() {
+	if a.err == nil && a.justStarted() {
 		a.err = g.addPresent(ctx, m, span.Service, &a)
 	}
 	if a.err == nil {
-		a.err = a.possible()
+		a.err = a.check()
 	}
 	return a
 }
@@ -221,9 +221,9 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 // maxFigure bounds every figure of an answer, so that no sum overflows.
 const maxFigure = 1e15
 
-// possible returns an error for a figure that no gateway can have counted. A negative or excessive
+// check returns an error for a figure that no gateway can have counted. A negative or excessive
 // figure would affect a count.
-func (a *answer) possible() error {
+func (a *answer) check() error {
 	points := a.series
 	if a.present != nil {
 		points = append(slices.Clone(points), *a.present)
@@ -246,10 +246,10 @@ func (a *answer) possible() error {
 	return nil
 }
 
-// waking reports whether the series shows no request before its newest second, so that a burst may
+// justStarted reports whether the series shows no request before its newest second, so that a burst may
 // have just begun.
-func (a *answer) waking() bool {
-	for i := max(0, len(a.series)-1-wakingSeconds); i < len(a.series)-1; i++ {
+func (a *answer) justStarted() bool {
+	for i := max(0, len(a.series)-1-minHistory); i < len(a.series)-1; i++ {
 		if a.series[i].Queued > 0 || a.series[i].Active > 0 {
 			return false
 		}
@@ -257,7 +257,7 @@ func (a *answer) waking() bool {
 	return true
 }
 
-const wakingSeconds = 10
+const minHistory = 10
 
 // addPresent adds the current second to the series of a service that was idle. The series does not
 // include it yet, and contains only part of the second in which a burst began. Without it the first

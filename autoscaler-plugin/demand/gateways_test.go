@@ -23,13 +23,13 @@ func TestLastSignOfAGatewayThatIsGone(t *testing.T) {
 		return &consul.KVPair{Key: "aliquot/rates/llm/aliquot-gateway-" + id, Value: []byte(`{"version":1,"updated":"` + updated.Format(time.RFC3339) + `"}`)}
 	}
 	here := []member{{id: "_nomad-task-" + alloc + "-group-gateway-aliquot-gateway-http"}}
-	if got := lastSign(consul.KVPairs{pair(alloc)}, here, updated); !got.IsZero() {
+	if got := lastSeen(consul.KVPairs{pair(alloc)}, here, updated); !got.IsZero() {
 		t.Errorf("a gateway that is here: got %v", got)
 	}
-	if got := lastSign(consul.KVPairs{pair(alloc), pair(old)}, here, updated); !got.Equal(updated.Add(publishEvery)) {
+	if got := lastSeen(consul.KVPairs{pair(alloc), pair(old)}, here, updated); !got.Equal(updated.Add(publishEvery)) {
 		t.Errorf("a gateway that is gone: got %v, want %v", got, updated.Add(publishEvery))
 	}
-	if got := lastSign(consul.KVPairs{pair(old)}, here, updated.Add(-time.Second)); !got.IsZero() {
+	if got := lastSeen(consul.KVPairs{pair(old)}, here, updated.Add(-time.Second)); !got.IsZero() {
 		t.Errorf("one whose clock was ahead: got %v, until when nothing would shrink", got)
 	}
 }

@@ -20,9 +20,9 @@ type members struct {
 	known []member
 	// stale is the error of Consul if known is its last answer.
 	stale error
-	// gone is the time until which a gateway that no longer exists may have taken demand that no
+	// goneUntil is the time until which a gateway that no longer exists may have taken demand that no
 	// other remembers. It is the zero time if there is none.
-	gone time.Time
+	goneUntil time.Time
 }
 
 func (g *Gateways) members(ctx context.Context, service string, now time.Time) (members, error) {
@@ -63,17 +63,17 @@ func (g *Gateways) members(ctx context.Context, service string, now time.Time) (
 		return members{}, fmt.Errorf("no gateway is registered in Consul as %q", g.Service)
 	}
 	g.last = known
-	return members{known: known, gone: lastSign(pairs, known, now.Add(g.StaleAfter))}, nil
+	return members{known: known, goneUntil: lastSeen(pairs, known, now.Add(g.StaleAfter))}, nil
 }
 
 // publishEvery is the interval at which gateways publish, and so the maximum time from a gateway's
 // last sign to its end.
 const publishEvery = 10 * time.Second
 
-// lastSign returns the newest sign of life of a gateway that no longer exists, from the rates that
+// lastSeen returns the newest sign of life of a gateway that no longer exists, from the rates that
 // gateways publish. It ignores signs after latest: they come from a wrong clock and would keep
 // counts from shrinking until then.
-func lastSign(pairs consul.KVPairs, known []member, latest time.Time) time.Time {
+func lastSeen(pairs consul.KVPairs, known []member, latest time.Time) time.Time {
 	here := map[string]bool{}
 	for _, m := range known {
 		here[identity(m.id)] = true

@@ -4,11 +4,11 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// together merges the answers of gateways that share their queues. Each of them knows the demand of
+// mergeShared merges the answers of gateways that share their queues. Each of them knows the demand of
 // all gateways for as long as it runs. A gateway that has just joined knows little of the past, and
 // a gateway that is cut off knows little of the others, so together takes the largest value of each
 // second. Other answers are returned unchanged.
-func together(answers []answer) (out []answer, shared bool) {
+func mergeShared(answers []answer) (out []answer, shared bool) {
 	var all answer
 	for _, a := range answers {
 		if !a.whole {
@@ -19,20 +19,20 @@ func together(answers []answer) (out []answer, shared bool) {
 		if all.now.Before(a.now) {
 			all.now = a.now
 		}
-		all.series = larger(all.series, a.series)
+		all.series = maxSeries(all.series, a.series)
 	}
 	if !shared {
 		return out, false
 	}
-	ended(all.series, answers)
+	setOutcomes(all.series, answers)
 	all.known, all.whole = true, true
 	all.add(answers)
 	return append(out, all), true
 }
 
-// ended sets the arrivals and outcomes of each second to the sum over all gateways, because each
+// setOutcomes sets the arrivals and outcomes of each second to the sum over all gateways, because each
 // gateway reports only its own.
-func ended(series []api.Point, answers []answer) {
+func setOutcomes(series []api.Point, answers []answer) {
 	sums := map[int64]*api.Tokens{}
 	for _, a := range answers {
 		for _, p := range a.series {
@@ -50,9 +50,9 @@ func ended(series []api.Point, answers []answer) {
 	}
 }
 
-// answered returns the first second for which all gateways report arrivals and outcomes. The series
+// firstKnown returns the first second for which all gateways report arrivals and outcomes. The series
 // of a gateway begins when its process does, even if it restarted under the same name.
-func answered(answers []answer) (first int64) {
+func firstKnown(answers []answer) (first int64) {
 	for _, a := range answers {
 		if len(a.series) > 0 {
 			first = max(first, a.series[0].Time)
@@ -61,9 +61,9 @@ func answered(answers []answer) (first int64) {
 	return first
 }
 
-// larger merges two series without gaps. Of each second it takes the point with more demand. Both
+// maxSeries merges two series without gaps. Of each second it takes the point with more demand. Both
 // series must end at about the same time.
-func larger(a, b []api.Point) []api.Point {
+func maxSeries(a, b []api.Point) []api.Point {
 	if len(a) == 0 || len(b) > 0 && b[0].Time < a[0].Time {
 		a, b = b, a
 	}

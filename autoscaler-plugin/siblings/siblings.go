@@ -35,9 +35,9 @@ func Agent() int {
 	return parent
 }
 
-// patience is how many consecutive looks must miss a plugin. A plugin may be gone for a moment
+// maxMissed is how many consecutive checks must miss a plugin. A plugin may be gone for a moment
 // while the agent reloads its configuration.
-const patience = 5
+const maxMissed = 5
 
 type watch struct {
 	log   hclog.Logger
@@ -56,7 +56,7 @@ func (w *watch) run() {
 			w.log.Warn("cannot watch the other plugins: if one is killed, the agent is not restarted", "error", err)
 			return
 		}
-		lost := w.look(names)
+		lost := w.lost(names)
 		if lost == "" || os.Getppid() != w.agent {
 			continue
 		}
@@ -68,8 +68,8 @@ func (w *watch) run() {
 	}
 }
 
-// look takes the names of the running plugins and returns one that is lost, or "".
-func (w *watch) look(names []string) (lost string) {
+// lost takes the names of the running plugins and returns one that is lost, or "".
+func (w *watch) lost(names []string) (lost string) {
 	if w.missed == nil {
 		w.missed = map[string]int{}
 	}
@@ -83,7 +83,7 @@ func (w *watch) look(names []string) (lost string) {
 		w.missed[name] = 0
 	}
 	for name, n := range w.missed {
-		if n >= patience {
+		if n >= maxMissed {
 			lost = name
 			w.missed[name] = 0 // log it again if the agent is still there
 		}

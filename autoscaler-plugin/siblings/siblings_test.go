@@ -108,19 +108,19 @@ func TestPluginThatComesBackIsNotLost(t *testing.T) {
 	look := func(names []string, times int, want string) {
 		t.Helper()
 		for i := range times {
-			if got := w.look(names); got != want {
+			if got := w.lost(names); got != want {
 				t.Fatalf("look %d with %v: lost %q, want %q", i, names, got, want)
 			}
 		}
 	}
-	look(nil, 2*patience, "") // plugins start one after the other
-	look(one, 2*patience, "")
+	look(nil, 2*maxMissed, "") // plugins start one after the other
+	look(one, 2*maxMissed, "")
 	look(both, 1, "")
-	look(one, patience-1, "")
+	look(one, maxMissed-1, "")
 	look(both, 1, "") // restarted
-	look(one, patience-1, "")
+	look(one, maxMissed-1, "")
 	look(one, 1, "aliquot-apm")
-	look(one, patience-1, "")
+	look(one, maxMissed-1, "")
 	look(one, 1, "aliquot-apm")
 }
 

@@ -31,8 +31,8 @@ const (
 	// lead is the delay between writing a change and its coming into force. By then every reader
 	// has it, so that all count demand and capacity in the same unit.
 	lead = 5 * time.Second
-	// pause is the minimum time between two changes. The gateways do not publish more often.
-	pause = 10 * time.Second
+	// minInterval is the minimum time between two changes. The gateways do not publish more often.
+	minInterval = 10 * time.Second
 )
 
 // Document is the value of a key.
@@ -124,7 +124,7 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 		return nil, err
 	}
 	doc, index, err := r.read(ctx, service)
-	if err != nil || now.Before(doc.Since.Add(pause)) {
+	if err != nil || now.Before(doc.Since.Add(minInterval)) {
 		return nil, err
 	}
 	next := learned.NewSpeeds(now.Add(lead), doc.Rates)
@@ -155,15 +155,15 @@ func (r *Reader) due(service string, now time.Time) bool {
 	if now.Before(r.next[service]) {
 		return false
 	}
-	r.next[service] = now.Add(pause)
+	r.next[service] = now.Add(minInterval)
 	return true
 }
 
-// enough is the minimum number of samples to trust a class.
-const enough = 8
+// minSamples is the minimum number of samples to trust a class.
+const minSamples = 8
 
-// believed reports whether gateways measured enough requests.
-func believed(samples float64, _ time.Duration) bool { return samples >= enough }
+// trusted reports whether gateways measured enough requests.
+func trusted(samples float64, _ time.Duration) bool { return samples >= minSamples }
 
 // merge returns the rates of the classes that have enough samples, and the slots that they were
 // measured with.
@@ -174,8 +174,8 @@ func merge(pairs consul.KVPairs, profiles []learned.Profile, now time.Time) (rat
 		known = append(known, doc)
 	}
 	rates, slots = map[string]float64{}, map[string]float64{}
-	for class, m := range learned.Known(now, known, profiles, believed) {
-		if (m.Source == learned.FromProfile || m.Samples >= enough) && m.Rate > 0 {
+	for class, m := range learned.Known(now, known, profiles, trusted) {
+		if (m.Source == learned.FromProfile || m.Samples >= minSamples) && m.Rate > 0 {
 			rates[class] = m.Rate
 			if m.Slots > 0 {
 				slots[class] = m.Slots

@@ -103,8 +103,8 @@ func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// awake tells every gateway how many replicas of a class must stay awake for the next minute.
-func (g *gateways) awake(ctx context.Context, service string, a api.Awake) error {
+// setAwake tells every gateway how many replicas of a class must stay awake for the next minute.
+func (g *gateways) setAwake(ctx context.Context, service string, a api.Awake) error {
 	addresses, err := g.addresses(ctx)
 	if err != nil {
 		return err
@@ -142,9 +142,9 @@ func put(ctx context.Context, target string, body []byte) error {
 	return fmt.Errorf("%s answers %s: %s", target, res.Status, strings.TrimSpace(string(text)))
 }
 
-// tell sends the number of replicas that must stay awake to the gateways. If it fails, no replica
+// keepAwake sends the number of replicas that must stay awake to the gateways. If it fails, no replica
 // is put to sleep, which only loses the savings.
-func (p *Plugin) tell(check check, c scale.Config, awake int) {
+func (p *Plugin) keepAwake(check check, c scale.Config, awake int) {
 	p.mu.Lock()
 	gateways := p.gateways
 	p.mu.Unlock()
@@ -160,7 +160,7 @@ func (p *Plugin) tell(check check, c scale.Config, awake int) {
 			a.Class = c.Classes[c.Own].Name
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		err = guard.Plain(gateways.awake(ctx, check.query.Service, a))
+		err = guard.Plain(gateways.setAwake(ctx, check.query.Service, a))
 		cancel()
 	}
 	text := ""

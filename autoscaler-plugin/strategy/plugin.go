@@ -44,8 +44,8 @@ type Plugin struct {
 	// gateways did not receive the number of awake replicas, by query.
 	short  changes.Seen[string, time.Duration]
 	silent changes.Seen[string, string]
-	// notes is what part of an objective cannot be met, by query.
-	notes changes.Seen[string, string]
+	// unmet is what part of an objective cannot be met, by query.
+	unmet changes.Seen[string, string]
 }
 
 // New returns a plugin. Call SetConfig before any run.
@@ -106,18 +106,18 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	}
 	e.Current = int(count)
 	d := config.Decide(e)
-	p.say(eval.Check.Query, config, d)
+	p.logChange(eval.Check.Query, config, d)
 	eval.Action = action(config, d, count)
 	if config.Policy.Sleep > 0 && e.Unknown == "" { // without an answer it is unknown how many must stay awake
-		p.tell(c, config, d.Awake)
+		p.keepAwake(c, config, d.Awake)
 	}
 	return eval, nil
 }
 
-// say logs when an objective starts or stops deciding the count, and when it cannot be met.
-func (p *Plugin) say(query string, c scale.Config, d scale.Decision) {
+// logChange logs when an objective starts or stops deciding the count, and when it cannot be met.
+func (p *Plugin) logChange(query string, c scale.Config, d scale.Decision) {
 	switch {
-	case c.Objective == nil || !p.notes.Changed(query, d.Note):
+	case c.Objective == nil || !p.unmet.Changed(query, d.Note):
 	case d.Note == "":
 		p.log.Info("the count follows the objective", "query", query, "objective", c.Objective.String())
 	default:

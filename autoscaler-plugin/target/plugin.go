@@ -157,20 +157,20 @@ func (p *Plugin) Status(config map[string]string) (status *sdk.TargetStatus, err
 	if err != nil {
 		return nil, err
 	}
-	p.noteAsked(config)
+	p.recordRequest(config)
 	ctx, cancel := context.WithTimeout(context.Background(), limit(config))
 	defer cancel()
-	s, err := look(ctx, client, g)
+	s, err := readState(ctx, client, g)
 	if err != nil {
-		p.say(g, "not ready: "+err.Error(), false)
+		p.logChange(g, "not ready: "+err.Error(), false)
 		return &sdk.TargetStatus{Meta: map[string]string{MetaProblem: guard.Plain(err).Error()}}, nil
 	}
-	p.say(g, s.summary(), s.deployment == "" && s.blocked == "")
+	p.logChange(g, s.summary(), s.deployment == "" && s.blocked == "")
 	return s.answer(), nil
 }
 
-// say logs a group's state if it has changed.
-func (p *Plugin) say(g group, text string, good bool) {
+// logChange logs a group's state if it has changed.
+func (p *Plugin) logChange(g group, text string, good bool) {
 	if !p.states.Changed(g, text) {
 		return
 	}
@@ -190,7 +190,7 @@ type state struct {
 	modified                 uint64 // the job's modify index
 }
 
-func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
+func readState(ctx context.Context, client *nomad.Client, g group) (state, error) {
 	q := (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx)
 	scaling, _, err := client.Jobs().ScaleStatus(g.job, q)
 	if err != nil {

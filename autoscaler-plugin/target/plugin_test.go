@@ -113,12 +113,12 @@ func TestPoliciesOfThisTarget(t *testing.T) {
 
 func TestSilenceCountsFromTheLastQuestionBeyondTheInterval(t *testing.T) {
 	p := New(hclog.NewNullLogger())
-	if p.silence() != 0 {
+	if p.idleTime() != 0 {
 		t.Error("silent before the first question")
 	}
-	p.noteAsked(llm)
+	p.recordRequest(llm)
 	p.asked = p.asked.Add(-10 * time.Second)
-	if got := p.silence().Round(time.Second); got != 8*time.Second {
+	if got := p.idleTime().Round(time.Second); got != 8*time.Second {
 		t.Errorf("got %v, want 8s: 10 s less two intervals of 1 s", got)
 	}
 }

@@ -92,15 +92,15 @@ func submit(ctx context.Context, client *nomad.Client, g group, action sdk.Scali
 	_, _, err = client.Jobs().ScaleWithRequest(g.job, request,
 		(&nomad.WriteOptions{Namespace: g.namespace}).WithContext(ctx))
 	if refused := (nomad.UnexpectedResponseError{}); errors.As(err, &refused) {
-		return why(ctx, client, g, *job.JobModifyIndex, err)
+		return refusalReason(ctx, client, g, *job.JobModifyIndex, err)
 	}
 	return err
 }
 
-// why determines the cause of a refusal from the state of the job, because Nomad returns one code
+// refusalReason determines the cause of a refusal from the state of the job, because Nomad returns one code
 // for many causes.
-func why(ctx context.Context, client *nomad.Client, g group, submitted uint64, refused error) error {
-	s, err := look(ctx, client, g)
+func refusalReason(ctx context.Context, client *nomad.Client, g group, submitted uint64, refused error) error {
+	s, err := readState(ctx, client, g)
 	switch {
 	case err != nil:
 		return refused

@@ -31,9 +31,9 @@ type watchdog struct {
 	stop     chan struct{}
 }
 
-// noteAsked records a request of the agent. The time limit in it is three quarters of the policy's
+// recordRequest records a request of the agent. The time limit in it is three quarters of the policy's
 // evaluation interval.
-func (p *Plugin) noteAsked(config map[string]string) {
+func (p *Plugin) recordRequest(config map[string]string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked = time.Now()
@@ -42,9 +42,9 @@ func (p *Plugin) noteAsked(config map[string]string) {
 	}
 }
 
-// silence returns how long the agent has sent no request, beyond what its policies' intervals
+// idleTime returns how long the agent has sent no request, beyond what its policies' intervals
 // explain. It is 0 before the first request.
-func (p *Plugin) silence() time.Duration {
+func (p *Plugin) idleTime() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.asked.IsZero() {
@@ -65,7 +65,7 @@ func (w *watchdog) run() {
 		if w.agent > 0 && w.lost() && os.Getppid() == w.agent {
 			w.plugin.log.Error("stopping the agent: it has evaluated no policy for too long; "+
 				"the supervisor restarts it with all policies",
-				"silence", w.plugin.silence().Round(time.Second).String(), "setting", restartAgentAfter)
+				"silence", w.plugin.idleTime().Round(time.Second).String(), "setting", restartAgentAfter)
 			if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
 				w.plugin.log.Error("cannot stop the agent", "error", err)
 			}
@@ -75,7 +75,7 @@ func (w *watchdog) run() {
 }
 
 func (w *watchdog) lost() (yes bool) {
-	if w.plugin.silence() < w.patience {
+	if w.plugin.idleTime() < w.patience {
 		return false
 	}
 	var err error

@@ -18,13 +18,13 @@ import (
 )
 
 const (
-	// enough is how many bytes wake a reader. More would not fit into half of the buffer that the
+	// wakeThreshold is how many bytes wake a reader. More would not fit into half of the buffer that the
 	// kernel allocates for a new connection.
-	enough = 64 << 10
-	// gather is how long fewer bytes may wait in the kernel. The last bytes of nearly every answer
+	wakeThreshold = 64 << 10
+	// coalesceTime is how long fewer bytes may wait in the kernel. The last bytes of nearly every answer
 	// wait that long, so it is short compared with the time of a chunk. At 250 Mbit/s enough bytes
 	// arrive within it.
-	gather = 2 * time.Millisecond
+	coalesceTime = 2 * time.Millisecond
 	// piece is the size of a buffer, in bytes.
 	piece = 256 << 10
 )
@@ -47,8 +47,8 @@ func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net
 // once, because they begin an answer. Only one goroutine reads at a time, and it sets no deadlines.
 type Conn struct {
 	*net.TCPConn
-	raw    syscall.RawConn
-	gather time.Duration
+	raw      syscall.RawConn
+	coalesce time.Duration
 	// prompt is how many bytes more wake the reader at once. It gathers from 0 on.
 	prompt atomic.Int64
 	waking sync.Mutex // held while prompt crosses 0 and the kernel learns of it
@@ -61,38 +61,38 @@ type Conn struct {
 // New makes a Conn of a connection.
 func New(c *net.TCPConn) (*Conn, error) {
 	raw, err := c.SyscallConn()
-	conn := &Conn{TCPConn: c, raw: raw, gather: gather}
-	conn.prompt.Store(enough)
+	conn := &Conn{TCPConn: c, raw: raw, coalesce: coalesceTime}
+	conn.prompt.Store(wakeThreshold)
 	return conn, err
 }
 
 // Write writes. The next bytes are expected to be an answer to it.
 func (c *Conn) Write(p []byte) (int, error) {
-	c.hurry()
+	c.wakeAtOnce()
 	return c.TCPConn.Write(p)
 }
 
-// hurry makes the next bytes wake the reader at once.
-func (c *Conn) hurry() {
+// wakeAtOnce makes the next bytes wake the reader at once.
+func (c *Conn) wakeAtOnce() {
 	c.waking.Lock()
 	defer c.waking.Unlock()
-	if c.prompt.Swap(enough) <= 0 {
+	if c.prompt.Swap(wakeThreshold) <= 0 {
 		c.wake(1)
 	}
 }
 
-// relax makes only enough bytes wake the reader, unless something was written meanwhile.
-func (c *Conn) relax() {
+// wakeOnThreshold makes only enough bytes wake the reader, unless something was written meanwhile.
+func (c *Conn) wakeOnThreshold() {
 	c.waking.Lock()
 	defer c.waking.Unlock()
 	if c.prompt.Load() <= 0 {
-		c.wake(enough)
+		c.wake(wakeThreshold)
 	}
 }
 
 // Read reads. A short p is served from a buffer: TLS asks for a record at a time.
 func (c *Conn) Read(p []byte) (int, error) {
-	if len(p) >= enough && len(c.rest) == 0 {
+	if len(p) >= wakeThreshold && len(c.rest) == 0 {
 		return c.read(p)
 	}
 	if len(c.rest) == 0 {
@@ -147,14 +147,14 @@ func (c *Conn) read(p []byte) (int, error) {
 		if n > 0 || !errors.Is(err, unix.EAGAIN) {
 			return n, err
 		}
-		c.hurry() // it pauses
+		c.wakeAtOnce() // it pauses
 	}
-	if err := c.untimed(); err != nil {
+	if err := c.clearDeadline(); err != nil {
 		return 0, err
 	}
 	n, err := c.TCPConn.Read(p)
 	if n > 0 && c.prompt.Add(-int64(n)) <= 0 {
-		c.relax()
+		c.wakeOnThreshold()
 	}
 	return n, err
 }
@@ -162,7 +162,7 @@ func (c *Conn) read(p []byte) (int, error) {
 // within reads what has arrived when the kernel reports enough, or after a gather. It returns
 // EAGAIN if nothing has arrived.
 func (c *Conn) within(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(c.gather)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(c.coalesce)); err != nil {
 		return 0, err
 	}
 	c.timed = true
@@ -178,14 +178,14 @@ func (c *Conn) within(p []byte) (int, error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
 	}
-	if err := c.untimed(); err != nil {
+	if err := c.clearDeadline(); err != nil {
 		return 0, err
 	}
 	return c.now(p)
 }
 
-// untimed removes the deadline of a gather.
-func (c *Conn) untimed() error {
+// clearDeadline removes the deadline of a coalesced read.
+func (c *Conn) clearDeadline() error {
 	if !c.timed {
 		return nil
 	}

@@ -57,7 +57,7 @@ func read(t *testing.T, c *Conn, p []byte) int {
 // answer at once.
 func TestReadsWaitForEnough(t *testing.T) {
 	c, server := pair(t)
-	c.gather = time.Hour
+	c.coalesce = time.Hour
 	p := make([]byte, piece)
 	write(t, server, 10)
 	if n := read(t, c, p); n != 10 {
@@ -65,24 +65,24 @@ func TestReadsWaitForEnough(t *testing.T) {
 	}
 	const small = 8 << 10
 	go func(server net.Conn) {
-		for range 8 * enough / small {
+		for range 8 * wakeThreshold / small {
 			_, _ = server.Write(make([]byte, small))
 		}
 	}(server)
-	p = p[:enough]
-	for got := 10; got < enough; {
+	p = p[:wakeThreshold]
+	for got := 10; got < wakeThreshold; {
 		got += read(t, c, p)
 	}
 	for range 3 {
 		// The kernel wakes it earlier where its buffer is full.
-		if n := read(t, c, p); n < enough/2 {
+		if n := read(t, c, p); n < wakeThreshold/2 {
 			t.Errorf("woken for %d bytes", n)
 		}
 	}
 	c, server = pair(t)
-	c.gather = time.Hour
-	write(t, server, enough)
-	for got := 0; got < enough; {
+	c.coalesce = time.Hour
+	write(t, server, wakeThreshold)
+	for got := 0; got < wakeThreshold; {
 		got += read(t, c, p)
 	}
 	write(t, c, 1)
@@ -96,17 +96,17 @@ func TestReadsWaitForEnough(t *testing.T) {
 func TestTheLastBytesAreRead(t *testing.T) {
 	c, server := pair(t)
 	p := make([]byte, piece)
-	write(t, server, enough)
-	for got := 0; got < enough; {
+	write(t, server, wakeThreshold)
+	for got := 0; got < wakeThreshold; {
 		got += read(t, c, p)
 	}
 	write(t, server, 10)
 	if n := read(t, c, p); n != 10 {
 		t.Errorf("after a gather: %d bytes", n)
 	}
-	c.gather = time.Hour
-	write(t, server, enough) // it may have paused
-	for got := 0; got < enough; {
+	c.coalesce = time.Hour
+	write(t, server, wakeThreshold) // it may have paused
+	for got := 0; got < wakeThreshold; {
 		got += read(t, c, p)
 	}
 	write(t, server, 10)
@@ -122,14 +122,14 @@ func TestTheLastBytesAreRead(t *testing.T) {
 // How long a reader gathers bounds no wait for an answer that comes after it.
 func TestAnAnswerMayBeSlow(t *testing.T) {
 	c, server := pair(t)
-	c.gather = 50 * time.Millisecond
-	p := make([]byte, enough)
-	go func(server net.Conn) { _, _ = server.Write(make([]byte, 3*enough)) }(server)
-	for got := 0; got < 3*enough; {
+	c.coalesce = 50 * time.Millisecond
+	p := make([]byte, wakeThreshold)
+	go func(server net.Conn) { _, _ = server.Write(make([]byte, 3*wakeThreshold)) }(server)
+	for got := 0; got < 3*wakeThreshold; {
 		got += read(t, c, p)
 	}
 	write(t, c, 1)
-	time.AfterFunc(2*c.gather, func() { _, _ = server.Write([]byte("ten bytes.")) })
+	time.AfterFunc(2*c.coalesce, func() { _, _ = server.Write([]byte("ten bytes.")) })
 	if n := read(t, c, p); n != 10 {
 		t.Errorf("%d bytes", n)
 	}
@@ -139,7 +139,7 @@ func TestAnAnswerMayBeSlow(t *testing.T) {
 func TestAWriteBesideAReadHurries(t *testing.T) {
 	c, server := pair(t)
 	go func(server net.Conn) { _, _ = io.Copy(io.Discard, server) }(server)
-	p := make([]byte, enough)
+	p := make([]byte, wakeThreshold)
 	for range 10_000 {
 		c.prompt.Store(1)
 		write(t, server, 1)
@@ -161,14 +161,14 @@ func TestAWriteBesideAReadHurries(t *testing.T) {
 		if c.prompt.Load() > 0 && least != 1 {
 			t.Fatalf("%d bytes wake a reader that waits for an answer", least)
 		}
-		c.hurry()
+		c.wakeAtOnce()
 	}
 }
 
 // Whatever sizes are written and asked for, all bytes come in order.
 func TestAllBytesCome(t *testing.T) {
 	c, server := pair(t)
-	c.gather = time.Millisecond
+	c.coalesce = time.Millisecond
 	want := make([]byte, 8<<20)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(want)
 	go func() {

@@ -22,13 +22,13 @@ func (l listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	under := &held{Conn: c}
+	under := &bufferedConn{Conn: c}
 	return &tlsConn{tls.Server(under, l.config), under}, nil
 }
 
 type tlsConn struct {
 	*tls.Conn
-	under *held
+	under *bufferedConn
 }
 
 // Write writes all records of p at once.
@@ -44,22 +44,22 @@ func (c *tlsConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// held is a connection that can keep what is written until it is released.
-type held struct {
+// bufferedConn is a connection that can keep what is written until it is released.
+type bufferedConn struct {
 	net.Conn
 	mu      sync.Mutex
 	holders int
 	records []byte
 }
 
-func (h *held) hold() {
+func (h *bufferedConn) hold() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.holders++
 }
 
 // Write keeps bytes while the connection is held, and otherwise writes them.
-func (h *held) Write(p []byte) (int, error) {
+func (h *bufferedConn) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.holders == 0 {
@@ -81,13 +81,13 @@ func (h *held) Write(p []byte) (int, error) {
 }
 
 // flush writes what was held back. The caller holds the lock.
-func (h *held) flush() error {
+func (h *bufferedConn) flush() error {
 	_, err := h.Conn.Write(h.records)
 	h.records = h.records[:0]
 	return err
 }
 
-func (h *held) release() (err error) {
+func (h *bufferedConn) release() (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.holders--

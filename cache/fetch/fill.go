@@ -27,10 +27,10 @@ const (
 	// of two peers for each other.
 	busyTries = 8
 	busyPause = 250 * time.Millisecond
-	// worth is how many bytes are gathered for one write, which wakes readers. gather is how long a
+	// minWrite is how many bytes are gathered for one write, which wakes readers. maxWriteDelay is how long a
 	// smaller amount waits at most, apart from the next read.
-	worth  = 128 << 10
-	gather = 20 * time.Millisecond
+	minWrite      = 128 << 10
+	maxWriteDelay = 20 * time.Millisecond
 )
 
 // pieces is a pool of buffers.
@@ -62,7 +62,7 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 	}
 	t.setPeer(f, "", false)
 	crc, err = t.fromOrigin(n, f, target, crc)
-	return crc, f.gave, err
+	return crc, f.firstPeer, err
 }
 
 // tryPeer asks a peer for a chunk, and reports whether the flight ends with that: by success or a
@@ -79,10 +79,10 @@ func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (don
 		return true, err
 	}
 	if f.written > 0 {
-		f.gave = peer
+		f.firstPeer = peer
 	}
 	if errors.Is(err, errCRC) {
-		*crc, f.gave = 0, ""
+		*crc, f.firstPeer = 0, ""
 		t.reset(f)
 	}
 	t.c.fault(peer, err)
@@ -196,7 +196,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 	_, length := t.part.Object.Span(n)
 	whole := pieces.Get().(*[piece]byte)
 	defer pieces.Put(whole)
-	buffer, held := whole[:], gathered{}
+	buffer, held := whole[:], pendingWrite{}
 	limit := t.stallLimit(source)
 	for f.written < length {
 		watch.Reset(limit)
@@ -214,7 +214,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 			if err := t.put(n, f, buffer[:held.n], source); err != nil {
 				return crc, err
 			}
-			crc, held = CRC(crc, buffer[:held.n]), gathered{}
+			crc, held = CRC(crc, buffer[:held.n]), pendingWrite{}
 		}
 		if err := cut(err, n, f.written, length); err != nil {
 			return crc, err
@@ -229,13 +229,13 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 	return crc, err
 }
 
-// gathered counts the bytes of a chunk that arrived but are not yet written.
-type gathered struct {
+// pendingWrite counts the bytes of a chunk that arrived but are not yet written.
+type pendingWrite struct {
 	n     int       // bytes
 	since time.Time // when the first of them arrived
 }
 
-func (g *gathered) add(n int) {
+func (g *pendingWrite) add(n int) {
 	if g.n == 0 {
 		g.since = time.Now()
 	}
@@ -243,7 +243,7 @@ func (g *gathered) add(n int) {
 }
 
 // due reports whether enough bytes were gathered, or for long enough, to be written.
-func (g *gathered) due() bool { return g.n >= worth || time.Since(g.since) >= gather }
+func (g *pendingWrite) due() bool { return g.n >= minWrite || time.Since(g.since) >= maxWriteDelay }
 
 // cut returns the error of a read that ended with err; an io.EOF at the end of the chunk is none.
 func cut(err error, n int, written, length int64) error {
@@ -304,11 +304,11 @@ func (c *Cache) Pass(ctx context.Context, t Target, offset, end int64) (io.ReadC
 		return nil, stalled(ctx, err)
 	}
 	watch.Stop()
-	return passing{ctx, body, c, watch, stop}, nil
+	return passthrough{ctx, body, c, watch, stop}, nil
 }
 
-// passing is the body of an object that is not stored.
-type passing struct {
+// passthrough is the body of an object that is not stored.
+type passthrough struct {
 	ctx   context.Context
 	body  io.ReadCloser
 	c     *Cache
@@ -316,7 +316,7 @@ type passing struct {
 	stop  func()
 }
 
-func (p passing) Read(b []byte) (int, error) {
+func (p passthrough) Read(b []byte) (int, error) {
 	p.watch.Reset(p.c.o.OriginStall)
 	n, err := p.body.Read(b[:min(len(b), piece)])
 	p.watch.Stop()
@@ -329,7 +329,7 @@ func (p passing) Read(b []byte) (int, error) {
 	return n, stalled(p.ctx, err)
 }
 
-func (p passing) Close() error {
+func (p passthrough) Close() error {
 	p.stop()
 	return p.body.Close()
 }

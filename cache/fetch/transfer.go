@@ -37,10 +37,10 @@ type transfer struct {
 
 // flight is the fetch of one chunk.
 type flight struct {
-	written int64
-	peer    string // "" for the origin
-	relayed bool   // the peer may have to wait for another one
-	gave    string // the peer that sent the beginning and then failed
+	written   int64
+	peer      string // "" for the origin
+	relayed   bool   // the peer may have to wait for another one
+	firstPeer string // the peer that sent the beginning and then failed
 	// direct is set if a peer asked for the chunk. Such a flight starts at once and reads from the
 	// origin, whatever else is being fetched. Otherwise two nodes could wait for each other
 	// forever.

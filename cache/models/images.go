@@ -115,7 +115,7 @@ func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.
 		delete(l.passed, who)
 		l.mu.Unlock()
 		l.refused(ref, token, err)
-	case !origin.Final(err) && known && (passed || l.own(ref, token) || f.Public && !l.restricted(ref)):
+	case !origin.Final(err) && known && (passed || l.ownCredentials(ref, token) || f.Public && !l.restricted(ref)):
 		l.Log.Warn("the registry does not answer; what is known of a blob is used",
 			"repository", name, "blob", digest, "error", err)
 		return f.File, nil

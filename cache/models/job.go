@@ -31,19 +31,19 @@ type Job struct {
 	asker   string // identifies the token's owner, without the token itself
 	end     context.CancelCauseFunc
 
-	mu      sync.Mutex
-	owners  []string
-	open    bool            // requested without an owner, so never cancelled
-	left    *time.Timer     // runs once all owners have gone
-	ended   bool            // it was cancelled because it had no owners
-	readers []*fetch.Reader // of files that are being fetched
-	came    int64           // bytes of whole files
-	peers   int             // the most peers that sent parts of one file
-	kept    []func()        // release the holds on whole files
-	started time.Time
-	path    string
-	err     error
-	done    chan struct{}
+	mu        sync.Mutex
+	owners    []string
+	open      bool            // requested without an owner, so never cancelled
+	expiry    *time.Timer     // runs once all owners have gone
+	ended     bool            // it was cancelled because it had no owners
+	readers   []*fetch.Reader // of files that are being fetched
+	doneBytes int64           // bytes of whole files
+	peers     int             // the most peers that sent parts of one file
+	kept      []func()        // release the holds on whole files
+	started   time.Time
+	path      string
+	err       error
+	done      chan struct{}
 }
 
 // ErrAsk is the error of a request that can never succeed.
@@ -76,7 +76,7 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	j := l.jobs[view.Name]
-	if j == nil || j.failed() || j.gone() {
+	if j == nil || j.failed() || j.evicted() {
 		l.prune()
 		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, asker: asker(ref, ask.Token),
 			started: time.Now(), done: make(chan struct{})}
@@ -85,19 +85,19 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 		j.end = end
 		go j.run(run)
 	}
-	return j, j.own(ask.Owner)
+	return j, j.pinFor(ask.Owner)
 }
 
-// own pins the model for an owner, now or as soon as it is whole.
-func (j *Job) own(owner string) error {
+// pinFor pins the model for an owner, now or as soon as it is whole.
+func (j *Job) pinFor(owner string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if owner == "" {
 		j.open = true
 		return nil
 	}
-	if j.left != nil {
-		j.left.Stop()
+	if j.expiry != nil {
+		j.expiry.Stop()
 	}
 	if j.path == "" {
 		if !slices.Contains(j.owners, owner) {
@@ -122,7 +122,7 @@ func (j *Job) Held(owner string) (cacheapi.Model, error) {
 	if m.State != cacheapi.Whole {
 		return m, nil
 	}
-	return m, j.own(owner)
+	return m, j.pinFor(owner)
 }
 
 // Unpin removes the pins of an owner, including those of models that are not yet whole.
@@ -134,21 +134,21 @@ func (l *Library) Unpin(owner string) error {
 		n := len(j.owners)
 		j.owners = slices.DeleteFunc(j.owners, func(o string) bool { return o == owner })
 		if n > 0 && len(j.owners) == 0 && !j.open {
-			j.left = time.AfterFunc(l.linger(), j.unwanted)
+			j.expiry = time.AfterFunc(l.lingerTime(), j.unwanted)
 		}
 		j.mu.Unlock()
 	}
 	return l.Cache.Store().Unpin(owner)
 }
 
-// lingers is how long a fetch continues after its last owner has gone: a restarted task wants the
+// defaultLinger is how long a fetch continues after its last owner has gone: a restarted task wants the
 // same model.
-const lingers = 2 * time.Minute
+const defaultLinger = 2 * time.Minute
 
 // errUnwanted is the cause of cancelling a fetch that has lost its last owner.
 var errUnwanted = errors.New("nobody waits for it any more")
 
-func (l *Library) linger() time.Duration { return cmp.Or(l.Linger, lingers) }
+func (l *Library) lingerTime() time.Duration { return cmp.Or(l.Linger, defaultLinger) }
 
 // unwanted cancels a fetch whose owners have gone. The bytes that have arrived stay until room is
 // needed.
@@ -175,8 +175,8 @@ func (j *Job) RefusedAnother(token string) bool {
 	return errors.Is(j.err, origin.ErrDenied) && j.asker != asker(j.listing.Ref, token)
 }
 
-// gone reports whether the model was whole and has since been evicted.
-func (j *Job) gone() bool {
+// evicted reports whether the model was whole and has since been evicted.
+func (j *Job) evicted() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.path != "" && j.library.Cache.Store().View(j.view.Name) == ""
@@ -229,10 +229,10 @@ func (j *Job) fetch(ctx context.Context) error {
 			if f.Object.Chunks() > 1 {
 				defer func() { <-turns }()
 			}
-			err := j.one(ctx, f)
+			err := j.fetchFile(ctx, f)
 			if errors.Is(err, store.ErrDigest) {
 				// An earlier attempt may have left wrong bytes; they are deleted now.
-				err = j.one(ctx, f)
+				err = j.fetchFile(ctx, f)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", f.Path, err)
@@ -263,9 +263,9 @@ func (j *Job) settle(at string) {
 	}
 }
 
-// one fetches a file and holds it against eviction. It does not keep the file open, because a
+// fetchFile fetches a file and holds it against eviction. It does not keep the file open, because a
 // repository may have a hundred thousand.
-func (j *Job) one(ctx context.Context, f origin.File) error {
+func (j *Job) fetchFile(ctx context.Context, f origin.File) error {
 	r, err := j.library.Cache.Open(ctx, fetch.Target{Object: f.Object, Source: f.Source, Token: j.token}, 0,
 		f.Object.Size)
 	if err != nil {
@@ -290,7 +290,7 @@ func (j *Job) one(ctx context.Context, f origin.File) error {
 		return err
 	}
 	_, peers := r.Progress()
-	j.came, j.peers = j.came+f.Object.Size, max(j.peers, peers)
+	j.doneBytes, j.peers = j.doneBytes+f.Object.Size, max(j.peers, peers)
 	j.kept = append(j.kept, release)
 	return nil
 }
@@ -313,7 +313,7 @@ func (j *Job) Status() cacheapi.Model {
 		Model: j.listing.Ref.String(), Revision: j.listing.Revision, State: cacheapi.Fetching, Total: j.total(),
 		Stale: j.listing.Stale, Seconds: time.Since(j.started).Seconds(),
 	}
-	m.Bytes, m.Peers = j.came, j.peers
+	m.Bytes, m.Peers = j.doneBytes, j.peers
 	for _, r := range j.readers {
 		held, peers := r.Progress()
 		m.Bytes += held

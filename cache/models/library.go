@@ -23,16 +23,16 @@ import (
 )
 
 const (
-	// fresh and passFor are the defaults of Fresh and PassFor.
-	fresh   = time.Minute
-	passFor = 5 * time.Minute
+	// fresh and accessTTL are the defaults of Fresh and PassFor.
+	fresh     = time.Minute
+	accessTTL = 5 * time.Minute
 	// listWait is the default of ListWait: clients of the Hub give up after 10 s.
 	listWait = 8 * time.Second
-	// listFor bounds a listing. For a repository with a hundred thousand files, the Hub's listing
+	// listTimeout bounds a listing. For a repository with a hundred thousand files, the Hub's listing
 	// has a hundred pages.
-	listFor = 5 * time.Minute
-	// listAgain is when to ask again for a listing that is still running.
-	listAgain = 5 * time.Second
+	listTimeout = 5 * time.Minute
+	// listRetry is when to ask again for a listing that is still running.
+	listRetry = 5 * time.Second
 )
 
 // Library lists models. It is safe for concurrent use.
@@ -67,7 +67,7 @@ type asking struct {
 // New returns a library for a cache.
 func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
 	l := &Library{
-		Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, ListWait: listWait,
+		Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: accessTTL, ListWait: listWait,
 		passed: map[string]time.Time{}, jobs: map[string]*Job{}, asking: map[string]*asking{},
 	}
 	var err error
@@ -117,7 +117,7 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 		a = &asking{done: make(chan struct{})}
 		l.asking[key] = a
 		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listFor)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listTimeout)
 			defer cancel()
 			a.l, a.err = l.ask(ctx, ref, token)
 			l.mu.Lock()
@@ -133,7 +133,7 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 	case <-a.done:
 		return a.l, a.err
 	case <-timeout.C:
-		return l.lastKnown(ref, token, &origin.Later{After: listAgain, What: "the origin still lists " + ref.String()})
+		return l.lastKnown(ref, token, &origin.Later{After: listRetry, What: "the origin still lists " + ref.String()})
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -288,7 +288,7 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 	l.mu.Unlock()
 	b := l.loadBranch(ref)
 	now := time.Now()
-	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass) || l.own(ref, token)
+	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass) || l.ownCredentials(ref, token)
 	switch {
 	case b.Revision == "":
 		return nil
@@ -322,9 +322,9 @@ func (b *branch) stale(maxAge time.Duration, now time.Time) bool {
 	return maxAge != 0 && (now.Sub(b.At) >= maxAge || b.At.After(now)) // a clock may have been ahead
 }
 
-// own reports whether the configuration, and not the origin, decides that this client may read,
+// ownCredentials reports whether the configuration, and not the origin, decides that this client may read,
 // because requests use the node's own credentials.
-func (l *Library) own(ref blob.Ref, token string) bool {
+func (l *Library) ownCredentials(ref blob.Ref, token string) bool {
 	o, ok := l.Origins[ref.Scheme].(interface{ Own(name, token string) bool })
 	return ok && o.Own(ref.Name, token)
 }

@@ -35,7 +35,7 @@ func (l *Library) prune() {
 	var failed []string
 	for name, j := range l.jobs {
 		switch {
-		case j.gone():
+		case j.evicted():
 			delete(l.jobs, name)
 		case j.Status().State == cacheapi.Failed:
 			failed = append(failed, name)
@@ -63,9 +63,9 @@ func (l *Library) Held() []string {
 // View returns the name of the job's view.
 func (j *Job) View() string { return j.view.Name }
 
-// Here reports whether a model is whole on this node, at the revision that its origin names now,
+// Complete reports whether a model is whole on this node, at the revision that its origin names now,
 // and returns the name of its view.
-func (l *Library) Here(ctx context.Context, name string) (view string, ok bool) {
+func (l *Library) Complete(ctx context.Context, name string) (view string, ok bool) {
 	ref, err := blob.ParseRef(name)
 	if err != nil {
 		return "", false

@@ -21,10 +21,10 @@ const TokenPath = "/token"
 const User = "aliquot"
 
 const (
-	// tokenFor is how long a sign-in is valid, and ticketFor how long a ticket of the node's driver
+	// tokenTTL is how long a sign-in is valid, and ticketTTL how long a ticket of the node's driver
 	// can be used to sign in: as long as an image pull may take.
-	tokenFor  = time.Hour
-	ticketFor = 2 * time.Hour
+	tokenTTL  = time.Hour
+	ticketTTL = 2 * time.Hour
 )
 
 // Tickets encrypts a client's identity into the token that the client sends, so that the cache need
@@ -60,7 +60,7 @@ func NewTickets() *Tickets {
 
 // Issue returns the password of a task of a namespace for one repository.
 func (t *Tickets) Issue(namespace, name string) string {
-	return t.close(asker{namespace: namespace, name: name}, ticketFor)
+	return t.close(asker{namespace: namespace, name: name}, ticketTTL)
 }
 
 func (t *Tickets) close(who asker, d time.Duration) string {
@@ -117,9 +117,9 @@ func (t *Tickets) serve(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusUnauthorized, "UNAUTHORIZED", err.Error())
 		return
 	}
-	token := t.close(who, tokenFor)
+	token := t.close(who, tokenTTL)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token,
-		"expires_in": int(tokenFor.Seconds())})
+		"expires_in": int(tokenTTL.Seconds())})
 }

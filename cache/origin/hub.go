@@ -36,8 +36,8 @@ type signed struct {
 	until time.Time
 }
 
-// signedFor is how long a signed URL is used. The Hub signs for one hour.
-const signedFor = 45 * time.Minute
+// signedTTL is how long a signed URL is used. The Hub signs for one hour.
+const signedTTL = 45 * time.Minute
 
 // maxResponse bounds an API response, in bytes.
 const maxResponse = 64 << 20
@@ -246,7 +246,7 @@ func (h *Hub) remember(key, at string) {
 	if h.signed == nil || len(h.signed) >= maxSigned {
 		h.signed = map[string]signed{}
 	}
-	h.signed[key] = signed{at, time.Now().Add(signedFor)}
+	h.signed[key] = signed{at, time.Now().Add(signedTTL)}
 }
 
 // Entry is a file or folder of a tree, with the fields that the cache reads.

@@ -46,9 +46,9 @@ func (c *OCI) Anonymous(token string) bool {
 	return token == Nobody || token == "" && c.AuthFile == ""
 }
 
-// as returns the HTTP client for one token. Registry tokens of one client are never used for
+// clientFor returns the HTTP client for one token. Registry tokens of one client are never used for
 // another.
-func (c *OCI) as(token string) *auth.Client {
+func (c *OCI) clientFor(token string) *auth.Client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.askers == nil || len(c.askers) >= maxClients {
@@ -134,7 +134,7 @@ func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, ki
 	if kind == "manifests" {
 		r.Header["Accept"] = manifestTypes
 	}
-	res, err := c.as(token).Do(r)
+	res, err := c.clientFor(token).Do(r)
 	if err != nil {
 		return nil, registryError(repo.Registry, err)
 	}

@@ -184,9 +184,9 @@ func serverOf(u *url.URL) string {
 	return net.JoinHostPort(host, port)
 }
 
-// as returns the client for a token: with the node's own keys, with the client's keys, or without
+// clientFor returns the client for a token: with the node's own keys, with the client's keys, or without
 // any.
-func (s *S3) as(token string) *minio.Core {
+func (s *S3) clientFor(token string) *minio.Core {
 	if token == "" {
 		return s.own
 	}
@@ -226,7 +226,7 @@ func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offs
 	if err := errors.Join(options.SetMatchETag(etag), options.SetRange(offset, offset+length-1)); err != nil {
 		return nil, err
 	}
-	body, info, header, err := s.as(token).GetObject(ctx, u.Host, strings.TrimPrefix(u.Path, "/"), options)
+	body, info, header, err := s.clientFor(token).GetObject(ctx, u.Host, strings.TrimPrefix(u.Path, "/"), options)
 	if err != nil {
 		return nil, s3Error(err)
 	}
@@ -273,7 +273,7 @@ func s3Error(err error) error {
 // revision OneObject it lists only the object with exactly that key, which may end with a slash.
 func (s *S3) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	bucket, key, _ := strings.Cut(ref.Name, "/")
-	l := &Listing{Ref: ref, Public: s.as(token) == s.anonymous}
+	l := &Listing{Ref: ref, Public: s.clientFor(token) == s.anonymous}
 	one := ref.Revision == OneObject
 	if one && key == "" {
 		return nil, fmt.Errorf("%w: a bucket is no object", ErrNotFound)
@@ -351,7 +351,7 @@ type Key struct {
 // otherwise it lists the folders.
 func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep bool, each func(Key) bool) error {
 	options := minio.ListObjectsOptions{Prefix: prefix, Recursive: deep, StartAfter: after}
-	for o := range s.as(token).Client.ListObjectsIter(ctx, bucket, options) {
+	for o := range s.clientFor(token).Client.ListObjectsIter(ctx, bucket, options) {
 		if o.Err != nil {
 			return s3Error(o.Err)
 		}
@@ -364,7 +364,7 @@ func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep
 
 // Bucket returns an error unless the bucket exists and this client may read it.
 func (s *S3) Bucket(ctx context.Context, token, bucket string) error {
-	ok, err := s.as(token).BucketExists(ctx, bucket)
+	ok, err := s.clientFor(token).BucketExists(ctx, bucket)
 	if err != nil {
 		return s3Error(err)
 	}
@@ -377,7 +377,7 @@ func (s *S3) Bucket(ctx context.Context, token, bucket string) error {
 // stat returns the metadata of an object. The object's ID is based on its name and ETag, because
 // anyone may store any bytes with any stated digest.
 func (s *S3) stat(ctx context.Context, token, bucket, key string) (File, error) {
-	core := s.as(token)
+	core := s.clientFor(token)
 	info, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{Checksum: true})
 	if err != nil {
 		return File{}, s3Error(err)

@@ -34,7 +34,7 @@ func TestKeysAreForTheServerTheyName(t *testing.T) {
 			t.Fatal(err)
 		}
 		token := cacheapi.S3Keys{Endpoint: c.named, ID: "id", Secret: "secret"}.Token()
-		if got, used := s.For(token), s.as(token) != s.anonymous; got != c.want || used != c.want {
+		if got, used := s.For(token), s.clientFor(token) != s.anonymous; got != c.want || used != c.want {
 			t.Errorf("keys for %q at %q: %v, and used: %v", c.named, c.server, got, used)
 		}
 	}

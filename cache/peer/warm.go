@@ -18,8 +18,8 @@ const (
 	// warmEvery is how long a connection to a peer is idle at most. It is below the idle
 	// timeouts of both sides.
 	warmEvery = 30 * time.Second
-	// warmWithin bounds one request.
-	warmWithin = 5 * time.Second
+	// warmTimeout bounds one request.
+	warmTimeout = 5 * time.Second
 	// warmSpread is the time over which a node connects to peers that it has just learned of,
 	// and the first pause after a failure.
 	warmSpread = time.Second
@@ -88,7 +88,7 @@ func (n *Network) keepOne(ctx context.Context, peer string, turns chan struct{})
 			return
 		}
 		if err := ask(ctx, peer, turns); err == nil {
-			wait, pause, ask = warmEvery/2+rand.N(warmEvery/2), warmSpread, n.again
+			wait, pause, ask = warmEvery/2+rand.N(warmEvery/2), warmSpread, n.repeat
 			continue
 		}
 		wait, pause, ask = pause/2+rand.N(pause/2), min(2*pause, warmEvery), n.connect
@@ -106,16 +106,16 @@ func (n *Network) connect(ctx context.Context, peer string, turns chan struct{})
 	return n.alive(ctx, peer)
 }
 
-// again asks a peer that answered the last time. It needs no turn: peers that hang would keep
+// repeat asks a peer that answered the last time. It needs no turn: peers that hang would keep
 // all turns for so long that the connections to the others end.
-func (n *Network) again(ctx context.Context, peer string, _ chan struct{}) error {
+func (n *Network) repeat(ctx context.Context, peer string, _ chan struct{}) error {
 	return n.alive(ctx, peer)
 }
 
 // alive sends a peer a request without content. A connection that is kept would outlive the
 // certificate of its peer, so alive checks that the peer is still trusted.
 func (n *Network) alive(ctx context.Context, peer string) error {
-	ctx, cancel := context.WithTimeout(ctx, warmWithin)
+	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Scheme+"://"+peer+alivePath, nil)
 	if err != nil {

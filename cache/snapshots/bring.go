@@ -12,14 +12,14 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// peerStall is a shelf's Stall: a peer whose uploads are bounded sends to others between two
+// peerStall is a cache's Stall: a peer whose uploads are bounded sends to others between two
 // pieces.
 const peerStall = 30 * time.Second
 
 var errStall = errors.New("the peer sent nothing for too long")
 
-// bring copies a peer's snapshot into the store.
-func (s *Shelf) bring(ctx context.Context, peer, key string) error {
+// copyFromPeer copies a peer's snapshot into the store.
+func (s *Cache) copyFromPeer(ctx context.Context, peer, key string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	res, err := s.ask(ctx, http.MethodGet, peer, key)
@@ -30,7 +30,7 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 	body := stallReader{res.Body, cmp.Or(s.Stall, peerStall), func() { cancel(errStall) }}
 	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), body, res.ContentLength,
 		strings.Trim(res.Header.Get("ETag"), `"`))
-	if errors.Is(err, errThere) {
+	if errors.Is(err, errExists) {
 		return nil // somebody else brought it
 	}
 	if err != nil && context.Cause(ctx) != nil {
@@ -39,14 +39,14 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 	return err
 }
 
-// stallReader calls giveUp when a read takes longer than limit.
+// stallReader calls cancel when a read takes longer than limit.
 type stallReader struct {
 	io.Reader
 	limit  time.Duration
-	giveUp func()
+	cancel func()
 }
 
 func (r stallReader) Read(p []byte) (int, error) {
-	defer time.AfterFunc(r.limit, r.giveUp).Stop()
+	defer time.AfterFunc(r.limit, r.cancel).Stop()
 	return r.Reader.Read(p)
 }

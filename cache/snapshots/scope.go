@@ -22,7 +22,7 @@ const maxList = 64 << 10
 
 // Of lists the snapshots of a job that are here or at a peer, by their keys, and reports
 // whether some are not here.
-func (s *Shelf) Of(ctx context.Context, scope string) (keys []string, missing bool) {
+func (s *Cache) Of(ctx context.Context, scope string) (keys []string, missing bool) {
 	keys = s.keys(scope)
 	here := len(keys)
 	if s.Peers != nil {
@@ -43,8 +43,8 @@ func (s *Shelf) Of(ctx context.Context, scope string) (keys []string, missing bo
 	return keys, len(keys) > here
 }
 
-// Bring copies the snapshots that are not here from peers.
-func (s *Shelf) Bring(ctx context.Context, keys []string) (err error) {
+// Fetch copies the snapshots that are not here from peers.
+func (s *Cache) Fetch(ctx context.Context, keys []string) (err error) {
 	for _, key := range keys {
 		f, failed := s.open(ctx, key)
 		if failed != nil {
@@ -57,7 +57,7 @@ func (s *Shelf) Bring(ctx context.Context, keys []string) (err error) {
 }
 
 // scopeOf is the scope of a snapshot that is here, "" where it says none.
-func (s *Shelf) scopeOf(key string) string {
+func (s *Cache) scopeOf(key string) string {
 	text, err := os.ReadFile(filepath.Join(s.Store.Dir(), "views", View(key), scopeFile))
 	if err != nil {
 		return ""
@@ -66,7 +66,7 @@ func (s *Shelf) scopeOf(key string) string {
 }
 
 // keys lists the snapshots of a job that are here.
-func (s *Shelf) keys(scope string) []string {
+func (s *Cache) keys(scope string) []string {
 	keys := []string{}
 	for _, name := range s.Store.Views() {
 		key, ok := strings.CutPrefix(name, views)
@@ -78,8 +78,8 @@ func (s *Shelf) keys(scope string) []string {
 }
 
 // keysOf asks a peer for its snapshots of a job.
-func (s *Shelf) keysOf(ctx context.Context, peer, scope string) (keys []string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, askFor)
+func (s *Cache) keysOf(ctx context.Context, peer, scope string) (keys []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	res, err := s.ask(ctx, http.MethodGet, peer, "?scope="+url.QueryEscape(scope))
 	if err != nil {
@@ -93,7 +93,7 @@ func (s *Shelf) keysOf(ctx context.Context, peer, scope string) (keys []string, 
 }
 
 // list answers which snapshots of a job are here.
-func (s *Shelf) list(w http.ResponseWriter, r *http.Request) {
+func (s *Cache) list(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(s.keys(r.URL.Query().Get("scope")))
 }

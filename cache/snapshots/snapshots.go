@@ -27,10 +27,10 @@ const Path = "/v1/compiled/"
 const (
 	// maxSnapshot is the most that a snapshot may have, in bytes.
 	maxSnapshot = 16 << 30
-	// askFor bounds a question to a peer whether it has a snapshot, asksAtOnce how many
+	// askTimeout bounds a question to a peer whether it has a snapshot, maxAsks how many
 	// are asked at the same time.
-	askFor     = 3 * time.Second
-	asksAtOnce = 32
+	askTimeout = 3 * time.Second
+	maxAsks    = 32
 	// archive is the one file of a snapshot's view, scopeFile says beside it whose it is.
 	archive   = "snapshot.tar"
 	scopeFile = ".scope"
@@ -40,8 +40,8 @@ const (
 	maxPerScope = 16
 )
 
-// Shelf keeps snapshots in a store.
-type Shelf struct {
+// Cache keeps snapshots in a store.
+type Cache struct {
 	Store *store.Store
 	// Peers lists self and all caches; nil where snapshots are not shared.
 	Peers  func() (self string, all []string)
@@ -58,8 +58,8 @@ type Shelf struct {
 
 // errors of a Shelf.
 var (
-	errNone  = errors.New("no cache has this snapshot")
-	errThere = errors.New("there is such a snapshot already, and it stays")
+	errNone   = errors.New("no cache has this snapshot")
+	errExists = errors.New("there is such a snapshot already, and it stays")
 )
 
 // View is the name of a snapshot's view in the store.
@@ -68,8 +68,8 @@ func View(key string) string { return views + key }
 // views begins the names of snapshots' views.
 const views = "compiled-"
 
-// here opens a snapshot of this node; store.ErrAbsent without one.
-func (s *Shelf) here(key string) (*store.File, error) {
+// openLocal opens a snapshot of this node; store.ErrAbsent without one.
+func (s *Cache) openLocal(key string) (*store.File, error) {
 	ids := s.Store.Objects(View(key))
 	if len(ids) != 1 {
 		return nil, store.ErrAbsent
@@ -78,30 +78,30 @@ func (s *Shelf) here(key string) (*store.File, error) {
 }
 
 // open opens a snapshot of this node, or brings it from a peer.
-func (s *Shelf) open(ctx context.Context, key string) (*store.File, error) {
-	f, err := s.here(key)
+func (s *Cache) open(ctx context.Context, key string) (*store.File, error) {
+	f, err := s.openLocal(key)
 	if err == nil {
 		s.Count("here")
 	}
 	if !errors.Is(err, store.ErrAbsent) || s.Peers == nil {
 		return f, err
 	}
-	for _, peer := range s.who(ctx, key) {
-		if err := s.bring(ctx, peer, key); err != nil {
+	for _, peer := range s.peersWith(ctx, key) {
+		if err := s.copyFromPeer(ctx, peer, key); err != nil {
 			s.Log.Warn("a snapshot of a peer could not be had", "peer", peer, "key", key, "error", err)
 			continue
 		}
 		s.Count("peer")
-		return s.here(key)
+		return s.openLocal(key)
 	}
 	return nil, store.ErrAbsent
 }
 
 // which ask all peers at once which of them have a snapshot.
-func (s *Shelf) who(ctx context.Context, key string) (have []string) {
+func (s *Cache) peersWith(ctx context.Context, key string) (have []string) {
 	var mu sync.Mutex
 	s.each(func(peer string) {
-		ctx, cancel := context.WithTimeout(ctx, askFor)
+		ctx, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
 		if res, err := s.ask(ctx, http.MethodHead, peer, key); err == nil {
 			res.Body.Close()
@@ -115,10 +115,10 @@ func (s *Shelf) who(ctx context.Context, key string) (have []string) {
 }
 
 // each does something with all peers, many at once.
-func (s *Shelf) each(do func(peer string)) {
+func (s *Cache) each(do func(peer string)) {
 	self, all := s.Peers()
 	var group errgroup.Group
-	group.SetLimit(asksAtOnce)
+	group.SetLimit(maxAsks)
 	for _, peer := range all {
 		if peer != self {
 			group.Go(func() error { do(peer); return nil })
@@ -127,7 +127,7 @@ func (s *Shelf) each(do func(peer string)) {
 	_ = group.Wait()
 }
 
-func (s *Shelf) ask(ctx context.Context, method, peer, key string) (*http.Response, error) {
+func (s *Cache) ask(ctx context.Context, method, peer, key string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "https://"+peer+Path+key, nil)
 	if err != nil {
 		return nil, err
@@ -145,9 +145,9 @@ func (s *Shelf) ask(ctx context.Context, method, peer, key string) (*http.Respon
 
 // put makes an archive of size bytes the snapshot of a key; want is the ID that it must
 // have, "" for any.
-func (s *Shelf) put(key, scope string, r io.Reader, size int64, want string) error {
+func (s *Cache) put(key, scope string, r io.Reader, size int64, want string) error {
 	if s.Store.View(View(key)) != "" {
-		return errThere
+		return errExists
 	}
 	if len(scope) > maxScope {
 		return errors.New("the scope is too long")
@@ -168,23 +168,23 @@ func (s *Shelf) put(key, scope string, r io.Reader, size int64, want string) err
 }
 
 // Local answers the node's programs: GET looks at the peers too, PUT publishes.
-func (s *Shelf) Local(mux *http.ServeMux) {
+func (s *Cache) Local(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) { s.get(w, r, s.open) })
 	mux.HandleFunc("PUT "+Path+"{key}", s.publish)
 	mux.HandleFunc("GET "+Path, s.list)
 }
 
 // Peer answers other caches, of what is here.
-func (s *Shelf) Peer(mux *http.ServeMux) {
+func (s *Cache) Peer(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) {
 		s.get(bounded{w, r.Context(), s.Sent}, r, func(_ context.Context, key string) (*store.File, error) {
-			return s.here(key)
+			return s.openLocal(key)
 		})
 	})
 	mux.HandleFunc("GET "+Path, s.list)
 }
 
-func (s *Shelf) get(w http.ResponseWriter, r *http.Request, open func(context.Context, string) (*store.File, error)) {
+func (s *Cache) get(w http.ResponseWriter, r *http.Request, open func(context.Context, string) (*store.File, error)) {
 	key := r.PathValue("key")
 	if !compiled.IsSum(key) {
 		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
@@ -212,14 +212,14 @@ func (s *Shelf) get(w http.ResponseWriter, r *http.Request, open func(context.Co
 	http.ServeContent(w, r, "", info.ModTime(), f.File)
 }
 
-func (s *Shelf) publish(w http.ResponseWriter, r *http.Request) {
+func (s *Cache) publish(w http.ResponseWriter, r *http.Request) {
 	key := r.PathValue("key")
 	if !compiled.IsSum(key) {
 		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
 		return
 	}
 	switch err := s.put(key, r.Header.Get(cacheapi.ScopeHeader), r.Body, r.ContentLength, ""); {
-	case errors.Is(err, errThere):
+	case errors.Is(err, errExists):
 		http.Error(w, err.Error(), http.StatusConflict)
 	case errors.Is(err, store.ErrNoRoom):
 		http.Error(w, err.Error(), http.StatusInsufficientStorage)

@@ -82,17 +82,17 @@ func (p *Partial) run() {
 	p.busy = true
 	defer func() { p.busy = false; p.wake.Broadcast() }()
 	for {
-		for len(p.fresh) == 0 && !p.closed {
+		for len(p.unlogged) == 0 && !p.closed {
 			p.busy = false
 			p.wake.Broadcast()
 			p.wake.Wait()
 			p.busy = true
 		}
-		if p.closed && len(p.fresh) == 0 {
+		if p.closed && len(p.unlogged) == 0 {
 			return
 		}
-		fresh := p.fresh
-		p.fresh = nil
+		fresh := p.unlogged
+		p.unlogged = nil
 		lines := []byte{}
 		for _, n := range fresh {
 			line, _ := json.Marshal(p.chunks[n])
@@ -174,7 +174,7 @@ func (p *Partial) Again() {
 // rest waits until run is idle and returns with the lock held.
 func (p *Partial) rest() {
 	p.mu.Lock()
-	for (p.busy || len(p.fresh) > 0) && !p.closed {
+	for (p.busy || len(p.unlogged) > 0) && !p.closed {
 		p.wake.Wait()
 	}
 }

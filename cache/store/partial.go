@@ -31,16 +31,16 @@ type Partial struct {
 	users    int
 	used     time.Time
 
-	mu     sync.Mutex
-	chunks []Chunk // by number
-	fresh  []int   // held, but not yet in the log
-	wake   *sync.Cond
-	busy   bool // run is working
-	closed bool
-	err    error // error of the log or the digest
-	sum    sum
-	named  bool   // the names of the files are synced; only run uses it
-	stated string // the checksum from the origin, which sum checks
+	mu       sync.Mutex
+	chunks   []Chunk // by number
+	unlogged []int   // held, but not yet in the log
+	wake     *sync.Cond
+	busy     bool // run is working
+	closed   bool
+	err      error // error of the log or the digest
+	sum      sum
+	named    bool   // the names of the files are synced; only run uses it
+	stated   string // the checksum from the origin, which sum checks
 }
 
 // Chunk describes a chunk that is held.
@@ -101,7 +101,7 @@ func (s *Store) begun(o blob.Object) (*Partial, error) {
 		return nil, nil
 	}
 	if p.users == 0 && p.failed() {
-		return s.again(p), nil
+		return s.reopen(p), nil
 	}
 	return p, nil
 }
@@ -132,10 +132,10 @@ func (p *Partial) failed() bool {
 	return p.err != nil
 }
 
-// again reads a partial object whose disk failed from its log, as after a restart. The failure may
+// reopen reads a partial object whose disk failed from its log, as after a restart. The failure may
 // be over, and chunks that the log does not name may not be on the disk. It returns nil if nothing
 // can be read. The caller holds the lock.
-func (s *Store) again(p *Partial) *Partial {
+func (s *Store) reopen(p *Partial) *Partial {
 	delete(s.partials, p.Object.ID)
 	p.close()
 	if err := s.readPartial(p.Object.ID); err != nil {
@@ -205,11 +205,11 @@ func (s *Store) begin(o blob.Object) (*Partial, error) {
 		data.Close()
 		return nil, noRoom(err)
 	}
-	return s.take(o, data)
+	return s.register(o, data)
 }
 
-// take registers a partial object whose files exist, and opens its log.
-func (s *Store) take(o blob.Object, data *os.File) (*Partial, error) {
+// register registers a partial object whose files exist, and opens its log.
+func (s *Store) register(o blob.Object, data *os.File) (*Partial, error) {
 	log, err := os.OpenFile(s.path("partial", o.ID+".log"), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		data.Close()
@@ -294,7 +294,7 @@ func (s *Store) readPartial(id string) error {
 			return err
 		}
 	}
-	p, err := s.take(o, data)
+	p, err := s.register(o, data)
 	if err != nil {
 		return err
 	}
@@ -372,7 +372,7 @@ func (p *Partial) Done(n int, crc uint32, from string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.chunks[n] = Chunk{true, n, crc, from}
-	p.fresh = append(p.fresh, n)
+	p.unlogged = append(p.unlogged, n)
 	p.wake.Broadcast()
 }
 
@@ -399,7 +399,7 @@ func (p *Partial) close() {
 	}
 	p.closed = true
 	p.wake.Broadcast()
-	for p.busy || len(p.fresh) > 0 {
+	for p.busy || len(p.unlogged) > 0 {
 		p.wake.Wait()
 	}
 	p.mu.Unlock()
@@ -411,7 +411,7 @@ func (p *Partial) close() {
 func (p *Partial) remove() {
 	delete(p.store.partials, p.Object.ID)
 	p.mu.Lock()
-	p.fresh = nil // no need to log them
+	p.unlogged = nil // no need to log them
 	p.mu.Unlock()
 	p.close()
 	os.Remove(p.store.path("partial", p.Object.ID))

@@ -91,10 +91,10 @@ Example:
 
 // benchRun holds the parsed flags of the command.
 type benchRun struct {
-	url, model, request, json, plot, beside string
-	options                                 profiler.Options
-	stall, wait                             time.Duration
-	kept                                    kept
+	url, model, request, json, plot, neighbours string
+	options                                     profiler.Options
+	stall, wait                                 time.Duration
+	profile                                     profileFlags
 }
 
 func (c benchCommand) Run(args []string) int {
@@ -103,13 +103,13 @@ func (c benchCommand) Run(args []string) int {
 	o.Design, o.Rounds = profile.Usual(), profile.UsualRounds()
 	flags := newFlags("bench", c.ui)
 	flags.StringVar(&r.url, "url", "", "")
-	flags.StringVar(&r.kept.service, "service", "", "")
-	flags.StringVar(&r.kept.of.Class, "class", "", "")
-	flags.StringVar(&r.kept.of.Slices, "slices", "", "")
-	flags.BoolVar(&r.kept.save, "save", false, "")
-	flags.Var(&r.kept.objectives, "objective", "")
-	flags.StringVar(&r.kept.of.Image, "image", "", "")
-	flags.StringVar(&r.kept.of.Driver, "driver", "", "")
+	flags.StringVar(&r.profile.service, "service", "", "")
+	flags.StringVar(&r.profile.replica.Class, "class", "", "")
+	flags.StringVar(&r.profile.replica.Slices, "slices", "", "")
+	flags.BoolVar(&r.profile.save, "save", false, "")
+	flags.Var(&r.profile.objectives, "objective", "")
+	flags.StringVar(&r.profile.replica.Image, "image", "", "")
+	flags.StringVar(&r.profile.replica.Driver, "driver", "", "")
 	flags.DurationVar(&r.wait, "wait", 0, "")
 	flags.StringVar(&r.model, "model", "", "")
 	flags.DurationVar(&o.Time, "time", 10*time.Minute, "")
@@ -122,7 +122,7 @@ func (c benchCommand) Run(args []string) int {
 	flags.IntVar(&o.Slots, "slots", 0, "")
 	flags.Float64Var(&o.Cost, "cost", 0, "")
 	flags.DurationVar(&r.stall, "stall", time.Minute, "")
-	flags.StringVar(&r.beside, "beside", "", "")
+	flags.StringVar(&r.neighbours, "beside", "", "")
 	flags.StringVar(&r.request, "request", "", "")
 	flags.StringVar(&r.json, "json", "", "")
 	flags.StringVar(&r.plot, "plot", "", "")
@@ -145,7 +145,7 @@ func (r *benchRun) check() error {
 	if err := r.checkFlags(); err != nil {
 		return err
 	}
-	if err := r.kept.check(r.url); err != nil {
+	if err := r.profile.check(r.url); err != nil {
 		return err
 	}
 	path, err := r.servers()
@@ -205,7 +205,7 @@ func (r *benchRun) servers() (path string, err error) {
 			Metrics: engineMetrics,
 		}, path, nil
 	}
-	for _, text := range strings.FieldsFunc(r.beside, func(c rune) bool { return c == ',' }) {
+	for _, text := range strings.FieldsFunc(r.neighbours, func(c rune) bool { return c == ',' }) {
 		s, _, err := server(strings.TrimSpace(text))
 		if err != nil {
 			return "", fmt.Errorf("-beside: %w", err)
@@ -241,28 +241,29 @@ func (r *benchRun) run(w io.Writer) error {
 		return err
 	}
 	var unsaved error
-	if r.kept.save {
-		unsaved = r.kept.keep(report)
+	if r.profile.save {
+		unsaved = r.profile.saveProfile(report)
 	}
 	err = r.write(w, report)
-	if r.kept.save && unsaved == nil && r.json != "-" {
-		fmt.Fprintf(w, "\nSaved as the profile of %s on %s.\n", r.kept.service, kind(r.kept.of.Class, r.kept.of.Slices))
+	if r.profile.save && unsaved == nil && r.json != "-" {
+		fmt.Fprintf(w, "\nSaved as the profile of %s on %s.\n", r.profile.service,
+			kind(r.profile.replica.Class, r.profile.replica.Slices))
 	}
 	return errors.Join(err, unsaved)
 }
 
 // prepare finds the replica and waits until it answers.
 func (r *benchRun) prepare(ctx context.Context) error {
-	k := &r.kept
+	k := &r.profile
 	if r.url == "" {
-		given := k.of
+		given := k.replica
 		if err := k.find(); err != nil {
 			return err
 		}
-		r.options.Server.URL = k.of.URL
-		k.of.Image, k.of.Driver = given.Image, given.Driver
+		r.options.Server.URL = k.replica.URL
+		k.replica.Image, k.replica.Driver = given.Image, given.Driver
 		if r.options.Slots == 0 {
-			r.options.Slots = k.of.Slots
+			r.options.Slots = k.replica.Slots
 		}
 	}
 	if k.save {

@@ -286,7 +286,7 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 	if service == "" {
 		service = *job.ID
 	}
-	if err := m.reach(ctx, service); err != nil {
+	if err := m.checkSave(ctx, service); err != nil {
 		return err
 	}
 	port := m.port
@@ -314,9 +314,9 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 	return m.keep(ctx, cell, service, report, replica)
 }
 
-// reach returns an error if profiles of the service could not be saved. It runs before the
+// checkSave returns an error if profiles of the service could not be saved. It runs before the
 // measurement, which would otherwise be lost.
-func (m *benchMatrix) reach(ctx context.Context, service string) error {
+func (m *benchMatrix) checkSave(ctx context.Context, service string) error {
 	if !m.save {
 		return nil
 	}

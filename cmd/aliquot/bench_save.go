@@ -18,21 +18,21 @@ import (
 	"aliquot.example/profiler"
 )
 
-// kept holds the flags about the measured service and its profile.
-type kept struct {
-	service    string
-	save       bool
-	objectives list
-	also       []learned.Objective // objectives, parsed
-	// of is the kind of replica: first from the flags, then completed from Consul and Nomad.
-	of profiler.Replica
+// profileFlags holds the flags about the measured service and its profile.
+type profileFlags struct {
+	service          string
+	save             bool
+	objectives       list
+	parsedObjectives []learned.Objective // objectives, parsed
+	// replica is the kind of replica: first from the flags, then completed from Consul and Nomad.
+	replica profiler.Replica
 }
 
-// within is the timeout of each request to Consul and Nomad.
-const within = 15 * time.Second
+// requestTimeout is the timeout of each request to Consul and Nomad.
+const requestTimeout = 15 * time.Second
 
 // check validates the flags. url is the server's, or "" to find one by the service.
-func (k *kept) check(url string) error {
+func (k *profileFlags) check(url string) error {
 	if err := k.checkKind(); err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (k *kept) check(url string) error {
 		return fmt.Errorf("-service=%s: want the name of a service, which has no slash", k.service)
 	case k.save && k.service == "":
 		return errors.New("-save writes a profile of a service: want -service")
-	case k.save && url != "" && (k.of.Class == "" || k.of.Slices == ""):
+	case k.save && url != "" && (k.replica.Class == "" || k.replica.Slices == ""):
 		return errors.New("-save writes a profile of a kind of replica: with -url, want -class and -slices too")
 	case len(k.objectives) > 0 && !k.save:
 		return errors.New("-objective adds to the profile: want -save too")
@@ -53,20 +53,20 @@ func (k *kept) check(url string) error {
 		if err != nil {
 			return fmt.Errorf("-objective: %w", err)
 		}
-		k.also = append(k.also, secondsOf(o))
+		k.parsedObjectives = append(k.parsedObjectives, secondsOf(o))
 	}
 	return nil
 }
 
 // checkKind validates the flags that name a kind of replica.
-func (k *kept) checkKind() error {
-	if k.of.Slices != "" {
-		if _, _, ok := learned.ParseSlices(k.of.Slices); !ok {
-			return fmt.Errorf("-slices=%s: want a share such as 10of20, or 1of1 for a whole GPU", k.of.Slices)
+func (k *profileFlags) checkKind() error {
+	if k.replica.Slices != "" {
+		if _, _, ok := learned.ParseSlices(k.replica.Slices); !ok {
+			return fmt.Errorf("-slices=%s: want a share such as 10of20, or 1of1 for a whole GPU", k.replica.Slices)
 		}
 	}
-	if k.of.Class != "" && gpu.Slug(k.of.Class) != k.of.Class {
-		return fmt.Errorf("-class=%s: want a hardware class such as h100", k.of.Class)
+	if k.replica.Class != "" && gpu.Slug(k.replica.Class) != k.replica.Class {
+		return fmt.Errorf("-class=%s: want a hardware class such as h100", k.replica.Class)
 	}
 	return nil
 }
@@ -76,14 +76,14 @@ func secondsOf(o scale.Objective) learned.Objective {
 }
 
 // find looks up a replica of the service.
-func (k *kept) find() error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+func (k *profileFlags) find() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	client, err := consul.NewClient(consul.DefaultConfig())
 	if err != nil {
 		return err
 	}
-	r, err := profiler.Find(ctx, client, k.service, k.of.Class, k.of.Slices)
+	r, err := profiler.Find(ctx, client, k.service, k.replica.Class, k.replica.Slices)
 	if err != nil {
 		return err
 	}
@@ -91,23 +91,23 @@ func (k *kept) find() error {
 		return fmt.Errorf("the replica of %q has no %s in its service's meta: want -url, -class and -slices",
 			k.service, gpu.MetaClass)
 	}
-	k.of = r
+	k.replica = r
 	return nil
 }
 
 // versions asks Nomad for the image and the driver of the replica.
-func (k *kept) versions() error {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+func (k *profileFlags) versions() error {
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	client, err := nomad.NewClient(nomad.DefaultConfig())
 	if err != nil {
 		return err
 	}
-	of := k.of
+	of := k.replica
 	if err := of.Versions(ctx, client); err != nil {
 		return err
 	}
-	k.of.Image, k.of.Driver = orOther(k.of.Image, of.Image), orOther(k.of.Driver, of.Driver)
+	k.replica.Image, k.replica.Driver = orOther(k.replica.Image, of.Image), orOther(k.replica.Driver, of.Driver)
 	return nil
 }
 
@@ -118,17 +118,17 @@ func orOther(flag, found string) string {
 	return found
 }
 
-// keep saves the report as a profile, and records in the report what has changed since the last
+// saveProfile saves the report as a profile, and records in the report what has changed since the last
 // one.
-func (k *kept) keep(report *profiler.Report) error {
+func (k *profileFlags) saveProfile(report *profiler.Report) error {
 	if err := k.versions(); err != nil {
 		report.Notes = append(report.Notes, "image and driver are unknown: "+flat(err))
 	}
-	p, err := report.Profile(k.of, k.also)
+	p, err := report.Profile(k.replica, k.parsedObjectives)
 	if err != nil {
 		return fmt.Errorf("no profile was saved: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), within)
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
 	client, err := consul.NewClient(consul.DefaultConfig())
 	if err != nil {

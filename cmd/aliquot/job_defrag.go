@@ -89,7 +89,7 @@ func (c jobDefragCommand) Run(args []string) int {
 	if err == nil && *dry {
 		var f account.Fragmentation
 		if f, err = account.Report(ctx, d.nomad, d.demand, account.Wish{Most: *most, Willing: true,
-			Takes: d.takes}); err == nil {
+			Takes: d.fits}); err == nil {
 			c.ui.Output(movesTable(f.Moves))
 		}
 	} else if err == nil {
@@ -108,7 +108,7 @@ func (d defrag) run(ctx context.Context, most, atOnce int) error {
 	tried := map[string]bool{} // IDs and names of allocations, so that none moves twice
 	for done := 0; done < most; {
 		f, err := account.Report(ctx, d.nomad, d.demand, account.Wish{Most: most + len(tried), Willing: true,
-			Takes: d.takes})
+			Takes: d.fits})
 		if err != nil {
 			return err
 		}

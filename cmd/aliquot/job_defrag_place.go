@@ -29,9 +29,9 @@ func (d defrag) place(ctx context.Context, job *nomad.Job, a *nomad.Allocation) 
 	return "", nil
 }
 
-// takes reports whether the target node of a move has a place for the allocation. It asks Nomad
+// fits reports whether the target node of a move has a place for the allocation. It asks Nomad
 // to plan a separate job with one allocation on this node; it submits nothing.
-func (d defrag) takes(ctx context.Context, m account.Move, before []account.Move) (bool, error) {
+func (d defrag) fits(ctx context.Context, m account.Move, before []account.Move) (bool, error) {
 	a := m.Allocation
 	q := (&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx)
 	job, _, err := d.nomad.Jobs().Info(a.JobID, q)

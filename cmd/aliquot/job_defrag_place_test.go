@@ -64,7 +64,7 @@ func TestAMoveIsPlanned(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := defrag{ui: cli.NewMockUi(), nomad: client}
-		got, err := d.takes(t.Context(), account.Move{Allocation: &nomad.Allocation{ID: "left", JobID: id, TaskGroup: group}, To: c.to}, c.before)
+		got, err := d.fits(t.Context(), account.Move{Allocation: &nomad.Allocation{ID: "left", JobID: id, TaskGroup: group}, To: c.to}, c.before)
 		server.Close()
 		if err != nil || got != c.want {
 			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)

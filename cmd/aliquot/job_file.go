@@ -305,8 +305,8 @@ func typical(ctx context.Context, file string) (pack.Demand, string, error) {
 	return account.Demand(ctx, file, client)
 }
 
-// say prints the notes of all groups.
-func (s steered) say(ui cli.Ui) {
+// printNotes prints the notes of all groups.
+func (s steered) printNotes(ui cli.Ui) {
 	for _, c := range s.changes {
 		for _, note := range c.Notes {
 			ui.Warn(fmt.Sprintf("group %s: %s", c.Group, note))

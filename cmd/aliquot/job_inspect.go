@@ -69,7 +69,7 @@ func (s steered) text() string {
 		if c.Class.Name == "" {
 			b.WriteString("  The policy adds nothing.\n")
 		} else {
-			fmt.Fprintf(&b, "  %s\n", why(s.policy, c))
+			fmt.Fprintf(&b, "  %s\n", explain(s.policy, c))
 		}
 		for _, note := range c.Notes {
 			fmt.Fprintf(&b, "  Note: %s.\n", note)
@@ -92,8 +92,8 @@ func (s steered) text() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// why explains the additions in one sentence.
-func why(p pack.Policy, c steer.Change) string {
+// explain explains the additions in one sentence.
+func explain(p pack.Policy, c steer.Change) string {
 	switch p {
 	case pack.Fragmentation:
 		return fmt.Sprintf("The group belongs to class %s. Nodes publish in %s how much capacity such a task "+

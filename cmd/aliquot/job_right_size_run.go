@@ -143,7 +143,7 @@ func (r *rightSize) submit(ctx context.Context, a sizing.Answer, best rightsize.
 		return fmt.Errorf("%s: the variable \"slices\" does not set the count of a device block: change the block by "+
 			"hand", r.file.path)
 	}
-	s.say(r.ui)
+	s.printNotes(r.ui)
 	answer, _, err := s.nomad.Jobs().RegisterOpts(s.job, &nomad.RegisterOptions{PreserveCounts: true},
 		s.write().WithContext(ctx))
 	if err != nil {

@@ -42,7 +42,7 @@ func (c jobRunCommand) Run(args []string) int {
 		c.ui.Error("aliquot job run: " + flat(err))
 		return 1
 	}
-	s.say(c.ui)
+	s.printNotes(c.ui)
 	answer, _, err := s.nomad.Jobs().RegisterOpts(s.job, &nomad.RegisterOptions{PreserveCounts: *preserve}, s.write())
 	if err != nil {
 		c.ui.Error("aliquot job run: " + flat(err))
@@ -99,7 +99,7 @@ func (c jobPlanCommand) Run(args []string) int {
 		c.ui.Error("aliquot job plan: " + flat(err))
 		return failed
 	}
-	s.say(c.ui)
+	s.printNotes(c.ui)
 	plan, _, err := s.nomad.Jobs().Plan(s.job, true, s.write())
 	if err != nil {
 		c.ui.Error("aliquot job plan: " + flat(err))

@@ -107,7 +107,7 @@ func TestNotesOfIslandsAreSaid(t *testing.T) {
 		{Device: "clear", Constraint: nomad.NewConstraint("a", "=", "b")},
 		{Device: "unclear", Constraint: nomad.NewConstraint("a", "=", "b"), Note: "it counts 4 whole GPUs"},
 		{Device: "single", Note: "there is nothing to join"},
-	}}.say(ui)
+	}}.printNotes(ui)
 	got := ui.ErrorWriter.String()
 	if strings.Contains(got, "device clear") || !strings.Contains(got, "device unclear: it counts") || !strings.Contains(got, "device single: island not requested") {
 		t.Errorf("warnings are\n%s", got)

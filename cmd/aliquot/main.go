@@ -20,7 +20,7 @@ func main() {
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "-help")
 	}
-	if mistake := mistaken(args); mistake != "" && !completing(args) {
+	if mistake := usageError(args); mistake != "" && !completing(args) {
 		fmt.Fprintf(os.Stderr, "aliquot: %s; see aliquot -help\n", mistake)
 		os.Exit(2)
 	}
@@ -72,9 +72,9 @@ func commands() map[string]cli.CommandFactory {
 	}
 }
 
-// mistaken returns what is wrong with the arguments that should name a command. It returns "" if
+// usageError returns what is wrong with the arguments that should name a command. It returns "" if
 // they name one, or ask for help or the version.
-func mistaken(args []string) string {
+func usageError(args []string) string {
 	// The help of a parent command lists its subcommands.
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(commands())), func(name string) bool {
 		return strings.Contains(name, " ")

@@ -22,8 +22,8 @@ type live struct {
 	status string
 }
 
-// look is the result of one reading of the cluster.
-type look struct {
+// reading is the result of one reading of the cluster.
+type reading struct {
 	top.Snapshot
 	err error
 }
@@ -33,9 +33,9 @@ type look struct {
 func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	looks := make(chan look)
-	go looking(ctx, cluster, interval, looks)
-	var first look
+	looks := make(chan reading)
+	go pollCluster(ctx, cluster, interval, looks)
+	var first reading
 	select {
 	case first = <-looks:
 	case <-ctx.Done():
@@ -75,12 +75,12 @@ func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) err
 	}
 }
 
-// looking reads the cluster once per interval and sends the results, until ctx ends.
-func looking(ctx context.Context, cluster top.Cluster, interval time.Duration, looks chan<- look) {
+// pollCluster reads the cluster once per interval and sends the results, until ctx ends.
+func pollCluster(ctx context.Context, cluster top.Cluster, interval time.Duration, looks chan<- reading) {
 	for {
 		s, err := snapshot(ctx, cluster)
 		select {
-		case looks <- look{s, err}:
+		case looks <- reading{s, err}:
 		case <-ctx.Done():
 			return
 		}
@@ -115,7 +115,7 @@ func keyboard() (pressed <-chan []byte, restore func()) {
 	return out, func() { _ = term.Restore(fd, before) }
 }
 
-func (l *live) take(seen look) {
+func (l *live) take(seen reading) {
 	if seen.err != nil {
 		l.status = fmt.Sprintf("%s  trying again: %s", time.Now().Format(time.TimeOnly), flat(seen.err))
 		return

@@ -23,9 +23,9 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 	states, sick := map[gpu.ID]plugin.State{}, map[gpu.ID]string{}
 	for _, c := range cards {
 		h := v.health(c)
-		h.Silent = v.silent(c)
+		h.Silent = v.unresponsive(c)
 		problem, starting := h.problem(v.maxUncorrectable), false
-		v.said.warn("health "+string(c.ID), "a GPU is unhealthy", told(c, problem))
+		v.logged.warn("health "+string(c.ID), "a GPU is unhealthy", logText(c, problem))
 		if problem == "" {
 			problem, starting = v.split.converge(c, wanted(v.cfg.Rules, share.Found{GPU: v.describe(c)}))
 		}
@@ -41,7 +41,7 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 		}
 	}
 	v.mu.Lock()
-	v.sick = sick
+	v.unhealthy = sick
 	v.mu.Unlock()
 	return states
 }
@@ -55,7 +55,7 @@ func (v *vendor) hidden(c card, id gpu.ID) string {
 			"check the kernel's log and reload amdgpu",
 			err)
 	}
-	v.said.warn("render node "+string(id), "a GPU is unhealthy", told(c, why))
+	v.logged.warn("render node "+string(id), "a GPU is unhealthy", logText(c, why))
 	return why
 }
 
@@ -68,7 +68,7 @@ func (m machine) render(c card, id gpu.ID) (int, error) {
 	return kernel.RenderMinor(m.Root, nodes, id, c.PCI.String())
 }
 
-func told(c card, problem string) string {
+func logText(c card, problem string) string {
 	if problem == "" {
 		return ""
 	}
@@ -108,7 +108,7 @@ func (v *vendor) idle(offer share.Offer, shape share.CUShape, per int) {
 		text = fmt.Sprintf("GPU %s: %d slices of %d compute units leave %d of %d unused; %s slices would use all",
 			offer.ID, offer.Slices, per, left, shape.Units, exact(shape, offer.Slices))
 	}
-	v.said.info("idle "+string(offer.ID), "some compute units are in no slice", text)
+	v.logged.info("idle "+string(offer.ID), "some compute units are in no slice", text)
 }
 
 // exact lists the numbers of slices closest to n that use every compute unit.

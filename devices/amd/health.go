@@ -68,10 +68,10 @@ func (v *vendor) health(c card) health {
 	return h
 }
 
-// silent makes one call about a card per round, and reports whether the last plugin.Patience calls
+// unresponsive makes one call about a card per round, and reports whether the last plugin.Patience calls
 // failed. For a card that has never answered it returns false: the call itself may fail there, so only
 // the kernel's files show the card's health.
-func (v *vendor) silent(c card) bool {
+func (v *vendor) unresponsive(c card) bool {
 	s := v.lib.use()
 	if s == nil {
 		return false
@@ -83,12 +83,12 @@ func (v *vendor) silent(c card) bool {
 	}
 	if err == nil {
 		v.missed[c.ID] = 0
-		v.said.warn(subject, "", "")
+		v.logged.warn(subject, "", "")
 		return false
 	}
 	if _, answered := v.missed[c.ID]; !answered {
-		v.said.warn(subject, "a GPU has never answered AMD SMI; using only the kernel's files for its health",
-			told(c, err.Error()))
+		v.logged.warn(subject, "a GPU has never answered AMD SMI; using only the kernel's files for its health",
+			logText(c, err.Error()))
 		return false
 	}
 	v.missed[c.ID]++

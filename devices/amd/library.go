@@ -18,9 +18,9 @@ const libraryRetry = time.Minute
 // restarts it when the set of cards changes.
 type library struct {
 	machine
-	path string
-	said *journal
-	wake func()
+	path   string
+	logged *journal
+	wake   func()
 
 	mu   sync.Mutex
 	sym  *symbols
@@ -32,8 +32,8 @@ type library struct {
 	unwatch func()
 	// resetting has the start of each card's reset that is in progress.
 	resetting map[pciAddress]time.Time
-	// hot is when each card was last logged as throttled.
-	hot map[pciAddress]time.Time
+	// throttled is when each card was last logged as throttled.
+	throttled map[pciAddress]time.Time
 	// facts has the library's last facts about each card.
 	facts map[gpu.ID]facts
 }
@@ -48,9 +48,9 @@ type facts struct {
 // maxResetTime is longer than any reset: resets take seconds.
 const maxResetTime = 3 * time.Minute
 
-// hotPause is the shortest time between two log lines about a card that throttles, because a hot card
+// throttleLogInterval is the shortest time between two log lines about a card that throttles, because a hot card
 // sends many events.
-const hotPause = time.Minute
+const throttleLogInterval = time.Minute
 
 // follow starts the library for the cards, and restarts it when they have changed.
 func (l *library) follow(cards []card) {
@@ -126,11 +126,11 @@ func (l *library) report(err error) {
 	const subject = "library"
 	switch {
 	case err == nil:
-		l.said.tell(0, subject, "", "")
+		l.logged.logChange(0, subject, "", "")
 	case errors.Is(err, errNoLibrary):
-		l.said.info(subject, "no AMD SMI library found, using only the kernel's files", err.Error())
+		l.logged.info(subject, "no AMD SMI library found, using only the kernel's files", err.Error())
 	default:
-		l.said.warn(subject, "cannot use the AMD SMI library, using only the kernel's files", err.Error())
+		l.logged.warn(subject, "cannot use the AMD SMI library, using only the kernel's files", err.Error())
 	}
 }
 
@@ -151,23 +151,23 @@ func (l *library) deliver(e event) {
 	case eventPostReset:
 		delete(l.resetting, e.Card)
 	case eventThermal:
-		if tell = time.Since(l.hot[e.Card]) >= hotPause; tell {
-			if l.hot == nil {
-				l.hot = map[pciAddress]time.Time{}
+		if tell = time.Since(l.throttled[e.Card]) >= throttleLogInterval; tell {
+			if l.throttled == nil {
+				l.throttled = map[pciAddress]time.Time{}
 			}
-			l.hot[e.Card] = time.Now()
+			l.throttled[e.Card] = time.Now()
 		}
 	}
 	l.mu.Unlock()
 	switch e.Kind {
 	case eventPreReset:
-		l.said.warn("reset "+e.Card.String(), "a GPU is being reset", e.Card.String())
+		l.logged.warn("reset "+e.Card.String(), "a GPU is being reset", e.Card.String())
 	case eventPostReset:
-		l.said.tell(0, "reset "+e.Card.String(), "", "")
-		l.said.log.Info("a GPU was reset", "gpu", e.Card.String())
+		l.logged.logChange(0, "reset "+e.Card.String(), "", "")
+		l.logged.log.Info("a GPU was reset", "gpu", e.Card.String())
 	case eventThermal:
 		if tell {
-			l.said.log.Warn("a GPU throttles because of heat", "gpu", e.Card.String())
+			l.logged.log.Warn("a GPU throttles because of heat", "gpu", e.Card.String())
 		}
 		return // throttling does not change the health
 	}
@@ -182,8 +182,8 @@ func (l *library) reset(c card) bool {
 	since, resetting := l.resetting[c.PCI]
 	if resetting && time.Since(since) >= maxResetTime {
 		delete(l.resetting, c.PCI)
-		l.said.tell(0, "reset "+c.PCI.String(), "", "")
-		l.said.log.Warn("the driver did not report the end of a GPU's reset; assuming that it has ended",
+		l.logged.logChange(0, "reset "+c.PCI.String(), "", "")
+		l.logged.log.Warn("the driver did not report the end of a GPU's reset; assuming that it has ended",
 			"gpu", c.PCI.String())
 		return false
 	}

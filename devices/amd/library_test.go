@@ -10,7 +10,7 @@ import (
 // as it was.
 func TestACardThatThrottlesIsToldOnce(t *testing.T) {
 	log, wakes := &logged{}, 0
-	l := library{said: &journal{log: log.logger(), said: map[string]string{}}, wake: func() { wakes++ }, resetting: map[pciAddress]time.Time{}}
+	l := library{logged: &journal{log: log.logger(), logged: map[string]string{}}, wake: func() { wakes++ }, resetting: map[pciAddress]time.Time{}}
 	hot, other := card{PCI: pciAddress{Bus: 1}}, card{PCI: pciAddress{Bus: 2}}
 	for range 1000 {
 		l.deliver(event{Card: hot.PCI, Kind: eventThermal})
@@ -29,7 +29,7 @@ func TestACardThatThrottlesIsToldOnce(t *testing.T) {
 func TestAResetWhoseEndIsMissedIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &logged{}
-		l := library{said: &journal{log: log.logger(), said: map[string]string{}}, wake: func() {}, resetting: map[pciAddress]time.Time{}}
+		l := library{logged: &journal{log: log.logger(), logged: map[string]string{}}, wake: func() {}, resetting: map[pciAddress]time.Time{}}
 		c := card{PCI: pciAddress{Bus: 1}}
 		for n := range 2 { // the next one is reported and counts again
 			l.deliver(event{Card: c.PCI, Kind: eventPreReset})

@@ -20,8 +20,8 @@ const partitionRetry = 10 * time.Second
 // modes changed between releases.
 type partitioner struct {
 	machine
-	said *journal
-	wake func()
+	logged *journal
+	wake   func()
 
 	mu    sync.Mutex
 	tried map[string]attempt
@@ -62,23 +62,23 @@ func refusal(c card, mode string) string {
 func (p *partitioner) converge(c card, mode string) (problem string, starting bool) {
 	subject := "partition " + string(c.ID)
 	if mode == "" || mode == c.Compute {
-		p.said.tell(0, subject, "", "")
+		p.logged.logChange(0, subject, "", "")
 		return "", false
 	}
 	if why := refusal(c, mode); why != "" {
-		p.said.warn(subject, "a GPU is not repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, why))
+		p.logged.warn(subject, "a GPU is not repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, why))
 		return "", false
 	}
 	if users := p.users(c); len(users) > 0 {
 		problem = fmt.Sprintf("it becomes %s when it is idle; in use by process %s", mode, pids(users))
-		p.said.info(subject, "a GPU waits to be repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, problem))
+		p.logged.info(subject, "a GPU waits to be repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, problem))
 		return problem, false
 	}
 	problem = p.set(c, mode)
 	if problem == "" {
 		return fmt.Sprintf("it is being partitioned as %s", mode), true
 	}
-	p.said.warn(subject, "a GPU is not repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, problem))
+	p.logged.warn(subject, "a GPU is not repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, problem))
 	return problem, false
 }
 
@@ -94,7 +94,7 @@ func (p *partitioner) set(c card, mode string) (problem string) {
 	err := os.WriteFile(path, []byte(strings.ToUpper(mode)), 0)
 	switch {
 	case err == nil:
-		p.said.log.Info("repartitioned a GPU", "gpu", c.ID, "from", c.Compute, "to", mode)
+		p.logged.log.Info("repartitioned a GPU", "gpu", c.ID, "from", c.Compute, "to", mode)
 		p.wake()
 	case errors.Is(err, syscall.EBUSY):
 		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; "+

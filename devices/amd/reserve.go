@@ -41,7 +41,7 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 					offer.ID)
 		}
 		v.mu.Lock()
-		problem := v.sick[c.ID]
+		problem := v.unhealthy[c.ID]
 		v.mu.Unlock()
 		if problem != "" {
 			return plugin.Reservation{}, fmt.Errorf("GPU %s accepts no tasks now: %s", offer.ID, problem)

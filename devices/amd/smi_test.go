@@ -190,7 +190,7 @@ func followed(t *testing.T, r *rack.AMD, path string) (*library, *logged) {
 	t.Helper()
 	t.Setenv("ALIQUOT_RACK_AMD", r.Path)
 	var out logged
-	l := &library{machine: machine{host.Root(r.Root)}, path: path, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
+	l := &library{machine: machine{host.Root(r.Root)}, path: path, logged: &journal{log: out.logger(), logged: map[string]string{}}, wake: func() {}}
 	t.Cleanup(l.stop)
 	return l, &out
 }

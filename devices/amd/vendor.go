@@ -38,9 +38,9 @@ func Maker() plugin.Maker {
 // vendor implements plugin.Vendor.
 type vendor struct {
 	machine
-	cfg  plugin.Config
-	host plugin.Host
-	said journal
+	cfg    plugin.Config
+	host   plugin.Host
+	logged journal
 	// maxUncorrectable RAS errors are tolerated. With maxBadPages 0, the card's own limit
 	// applies.
 	maxUncorrectable, maxBadPages int
@@ -52,8 +52,8 @@ type vendor struct {
 
 	mu    sync.Mutex
 	cards []card
-	// sick has the reason why a card takes no tasks, as of the last round.
-	sick map[gpu.ID]string
+	// unhealthy has the reason why a card takes no tasks, as of the last round.
+	unhealthy map[gpu.ID]string
 }
 
 func newVendor(cfg plugin.Config, with plugin.Host) (plugin.Vendor, error) {
@@ -61,7 +61,7 @@ func newVendor(cfg plugin.Config, with plugin.Host) (plugin.Vendor, error) {
 		machine:          machine{host.Root(cfg.Root)},
 		cfg:              cfg,
 		host:             with,
-		said:             journal{log: with.Log, said: map[string]string{}},
+		logged:           journal{log: with.Log, logged: map[string]string{}},
 		maxUncorrectable: cfg.Settings.Int("max_uncorrectable", 0, 0, 1<<30),
 		maxBadPages:      cfg.Settings.Int("max_bad_pages", 0, 0, 1<<30),
 		missed:           map[gpu.ID]int{},
@@ -70,15 +70,15 @@ func newVendor(cfg plugin.Config, with plugin.Host) (plugin.Vendor, error) {
 	if cfg.Settings.Has("library") {
 		path = cfg.Settings.Path("library", "/opt/rocm/lib/libamd_smi.so")
 	}
-	v.lib = library{machine: v.machine, path: path, said: &v.said, wake: with.Wake}
-	v.split = partitioner{machine: v.machine, said: &v.said, wake: with.Wake}
+	v.lib = library{machine: v.machine, path: path, logged: &v.logged, wake: with.Wake}
+	v.split = partitioner{machine: v.machine, logged: &v.logged, wake: with.Wake}
 	return v, cfg.Settings.Err()
 }
 
 // Inventory reads the topology. It leaves out nodes that cannot be read and logs them once.
 func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	nodes, errs := v.nodes()
-	v.said.warn("nodes", "cannot read some GPUs, offering the others", lines(errs))
+	v.logged.warn("nodes", "cannot read some GPUs, offering the others", lines(errs))
 	if err := v.driverGone(nodes, errs); err != nil {
 		v.lib.stop()
 		return nil, err
@@ -137,7 +137,7 @@ func (v *vendor) found(cards []card) []share.Found {
 		whole.Driver, whole.Runtime = driver, runtime
 		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice],
 			Part: asPartition}
-		physical.Aside = aside(c, cards)
+		physical.Aside = displayOnly(c, cards)
 		if !c.partitioned() {
 			physical.Slicing = slicing(c.Nodes[0].Shape)
 			out = append(out, physical)
@@ -156,10 +156,10 @@ func (v *vendor) found(cards []card) []share.Found {
 	return out
 }
 
-// aside returns why a GPU is not offered because it is part of a processor and only drives a screen, or
+// displayOnly returns why a GPU is not offered because it is part of a processor and only drives a screen, or
 // "" if it is offered. Such a GPU has few compute units and a little of the host's memory, while another
 // card has many more units.
-func aside(c card, all []card) string {
+func displayOnly(c card, all []card) string {
 	size := func(c card) (units int, memory uint64) {
 		for _, n := range c.Nodes {
 			units, memory = units+n.Shape.Units, memory+n.Memory

@@ -179,7 +179,7 @@ func TestARefusedRepartitioningSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out logged
-	p := &partitioner{machine: machine{host.Root(r.Root)}, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
+	p := &partitioner{machine: machine{host.Root(r.Root)}, logged: &journal{log: out.logger(), logged: map[string]string{}}, wake: func() {}}
 	for range 3 {
 		if problem, starting := p.converge(c, "cpx"); starting || !strings.Contains(problem, "it cannot become cpx") {
 			t.Fatalf("problem %q, starting %v", problem, starting)

@@ -38,8 +38,8 @@ type vendor struct {
 
 	mu   sync.Mutex
 	gpus map[gpu.ID]kernel.GPU
-	// sizeless has the GPUs that were logged because the size of their memory is unknown.
-	sizeless map[gpu.ID]bool
+	// unknownSize has the GPUs that were logged because the size of their memory is unknown.
+	unknownSize map[gpu.ID]bool
 
 	// measuring guards the values of the last reading of load.
 	measuring sync.Mutex
@@ -49,7 +49,9 @@ type vendor struct {
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
-	v := &vendor{root: machine.Root(cfg.Root), host: host, gpus: map[gpu.ID]kernel.GPU{}, sizeless: map[gpu.ID]bool{}}
+	v := &vendor{
+		root: machine.Root(cfg.Root), host: host, gpus: map[gpu.ID]kernel.GPU{}, unknownSize: map[gpu.ID]bool{},
+	}
 	return v, cfg.Settings.Err()
 }
 
@@ -77,7 +79,7 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	var out []share.Found
 	for _, g := range list {
 		known[gpu.ID(g.PCI)] = g
-		v.note(g)
+		v.logUnknownSize(g)
 		if g.Parent != "" {
 			out = append(out, v.function(g, physical[g.Parent], number[g.Parent]))
 			continue
@@ -93,11 +95,11 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	return out, nil
 }
 
-// note logs once if the size of a GPU's memory is unknown. Only the group's attributes need the size,
+// logUnknownSize logs once if the size of a GPU's memory is unknown. Only the group's attributes need the size,
 // because a task gets all of the memory.
-func (v *vendor) note(g kernel.GPU) {
-	if id := gpu.ID(g.PCI); g.Memory == 0 && g.Driver != "" && !v.sizeless[id] {
-		v.sizeless[id] = true
+func (v *vendor) logUnknownSize(g kernel.GPU) {
+	if id := gpu.ID(g.PCI); g.Memory == 0 && g.Driver != "" && !v.unknownSize[id] {
+		v.unknownSize[id] = true
 		v.host.Log.Warn("the driver does not report a GPU's memory, so the attribute memory is 0; "+
 			"use xe with Linux 6.8 or later, or Intel's own i915", "gpu", id, "driver", g.Driver)
 	}

@@ -95,9 +95,9 @@ func (q *question) await(limit time.Duration) answer {
 	return answer{r: nvml.Timeout, hung: true}
 }
 
-// guarded runs calls about one GPU and reports whether they returned in time. It does nothing while
+// withTimeout runs calls about one GPU and reports whether they returned in time. It does nothing while
 // earlier guarded calls about that GPU have not returned. The caller holds mu for reading.
-func (l *library) guarded(id gpu.ID, calls func()) bool {
+func (l *library) withTimeout(id gpu.ID, calls func()) bool {
 	if _, open := l.stuck.LoadOrStore(id, true); open {
 		return false
 	}
@@ -119,8 +119,8 @@ func (l *library) guarded(id gpu.ID, calls func()) bool {
 	}
 }
 
-// landed waits until no call is in flight, and reports whether all have returned in time.
-func (l *library) landed() bool {
+// drain waits until no call is in flight, and reports whether all have returned in time.
+func (l *library) drain() bool {
 	done := make(chan struct{})
 	go func() {
 		l.flight.Wait()

@@ -19,9 +19,9 @@ func (v *vendor) changing() bool {
 	return machine.Running.Exists(filepath.Join(v.cfg.RunDir, machine.DriverChange))
 }
 
-// letGo stops the MPS daemons. When they have ended, it closes the library, which it needs to stop
+// releaseDriver stops the MPS daemons. When they have ended, it closes the library, which it needs to stop
 // them. The error reports the progress.
-func (v *vendor) letGo() error {
+func (v *vendor) releaseDriver() error {
 	if left := len(v.mps.converge(share.Plan{})); left > 0 {
 		return withheldError(fmt.Sprintf("%s, and %d MPS daemons are being stopped", beingChanged, left))
 	}

@@ -17,15 +17,15 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// gpus has the calls of NVML that keepers need. No container can deceive NVML.
+// gpus has the calls of NVML that supervisors need. No container can deceive NVML.
 type gpus interface {
 	// mpsClients lists the processes that use a GPU through MPS.
 	mpsClients(gpu.ID) ([]int, error)
 	// exclusive sets a shared GPU's compute mode, and returns the processes on the GPU that are
 	// neither these servers nor their clients.
 	exclusive(id gpu.ID, servers []int) (occupants, error)
-	// leave restores the compute mode when the GPU is no longer shared.
-	leave(gpu.ID) error
+	// restoreShared restores the compute mode when the GPU is no longer shared.
+	restoreShared(gpu.ID) error
 }
 
 // daemons runs one MPS daemon for each shared GPU, and stops those of GPUs that are no longer shared.
@@ -39,14 +39,14 @@ type daemons struct {
 	host    plugin.Host
 	nvml    gpus
 
-	mu      sync.Mutex
-	keepers map[gpu.ID]*keeper
-	scanned bool
+	mu          sync.Mutex
+	supervisors map[gpu.ID]*supervisor
+	scanned     bool
 }
 
 func newDaemons(runDir, program string, options []string, host plugin.Host, nvml gpus) *daemons {
 	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, nvml: nvml,
-		keepers: map[gpu.ID]*keeper{}}
+		supervisors: map[gpu.ID]*supervisor{}}
 }
 
 // pipe is the pipe directory of a GPU's daemon.
@@ -67,7 +67,7 @@ func (d *daemons) control(id gpu.ID) mps.Control {
 		Record: filepath.Join(dir, "daemon.json"), Shm: d.shm(id), ShmSize: d.shmSize}
 }
 
-// converge sets for every keeper whether its daemon is wanted, and returns the keepers' current
+// converge sets for every supervisor whether its daemon is wanted, and returns the supervisors' current
 // reports without waiting for them.
 func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 	d.mu.Lock()
@@ -80,17 +80,17 @@ func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 	}
 	d.scan(wanted)
 	out := map[gpu.ID]condition{}
-	for id, k := range d.keepers {
+	for id, k := range d.supervisors {
 		c, over := k.want(wanted[id])
 		if over {
-			delete(d.keepers, id)
+			delete(d.supervisors, id)
 			continue
 		}
 		out[id] = c
 	}
 	for id := range wanted {
-		if d.keepers[id] == nil {
-			out[id] = d.keep(id, true)
+		if d.supervisors[id] == nil {
+			out[id] = d.supervise(id, true)
 		}
 	}
 	return out
@@ -114,15 +114,15 @@ func (d *daemons) foreign() string {
 		"): their clients bypass the limits of shared GPUs; send them quit"
 }
 
-// keep starts a keeper and returns its first report.
-func (d *daemons) keep(id gpu.ID, wanted bool) condition {
+// supervise starts a supervisor and returns its first report.
+func (d *daemons) supervise(id gpu.ID, wanted bool) condition {
 	first := condition{problem: "MPS daemon is starting", starting: true}
-	k := &keeper{
+	k := &supervisor{
 		id: id, control: d.control(id), options: d.options, host: d.host,
-		nudge: make(chan struct{}, 1), starting: d.starting, state: first, wanted: wanted,
+		wake: make(chan struct{}, 1), starting: d.starting, state: first, wanted: wanted,
 		nvml: d.nvml,
 	}
-	d.keepers[id] = k
+	d.supervisors[id] = k
 	go k.run(context.Background())
 	return first
 }
@@ -131,7 +131,7 @@ func (d *daemons) keep(id gpu.ID, wanted bool) condition {
 // had ended or hung. ok is false if the GPU has no daemon.
 func (d *daemons) restarts(id gpu.ID) (n int, ok bool) {
 	d.mu.Lock()
-	k := d.keepers[id]
+	k := d.supervisors[id]
 	d.mu.Unlock()
 	if k == nil {
 		return 0, false
@@ -145,7 +145,7 @@ func (d *daemons) restarts(id gpu.ID) (n int, ok bool) {
 func (d *daemons) starting() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, k := range d.keepers {
+	for _, k := range d.supervisors {
 		k.mu.Lock()
 		starting := k.state.starting
 		k.mu.Unlock()
@@ -157,7 +157,7 @@ func (d *daemons) starting() bool {
 }
 
 // scan finds, once, the daemons that an earlier process of the plugin left running. It gives their
-// keepers the wanted state at once, because a keeper stops an unwanted daemon without clients.
+// supervisors the wanted state at once, because a supervisor stops an unwanted daemon without clients.
 func (d *daemons) scan(wanted map[gpu.ID]bool) {
 	if d.scanned {
 		return
@@ -171,7 +171,7 @@ func (d *daemons) scan(wanted map[gpu.ID]bool) {
 		id := gpu.ID(e.Name())
 		_, err := os.Stat(d.modeFile(id))
 		if e.IsDir() && (err == nil || d.control(id).Process() != 0) {
-			d.keep(id, wanted[id])
+			d.supervise(id, wanted[id])
 		}
 	}
 }

@@ -30,12 +30,12 @@ type events struct {
 	// period of the rounds.
 	period time.Duration
 
-	mu     sync.Mutex
-	watch  string // the library's generation and the GPUs that are registered
-	ending chan struct{}
-	heard  map[gpu.ID]bool // the GPUs whose events arrive
-	// again is when to retry GPUs whose registration failed temporarily; zero if there are none.
-	again time.Time
+	mu         sync.Mutex
+	watch      string // the library's generation and the GPUs that are registered
+	ending     chan struct{}
+	registered map[gpu.ID]bool // the GPUs whose events arrive
+	// retryAt is when to retry GPUs whose registration failed temporarily; zero if there are none.
+	retryAt time.Time
 }
 
 // deafRounds is the number of periods between two attempts to register a GPU whose registration
@@ -54,35 +54,35 @@ func (e *events) follow(readings []reading) map[gpu.ID]bool {
 	e.lib.mu.RUnlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if watch == e.watch && (e.again.IsZero() || time.Now().Before(e.again)) {
-		return e.heard
+	if watch == e.watch && (e.retryAt.IsZero() || time.Now().Before(e.retryAt)) {
+		return e.registered
 	}
 	if e.ending != nil {
 		close(e.ending)
 	}
 	told := e.watch == watch
-	e.watch, e.ending, e.heard, e.again = watch, make(chan struct{}), map[gpu.ID]bool{}, time.Time{}
+	e.watch, e.ending, e.registered, e.retryAt = watch, make(chan struct{}), map[gpu.ID]bool{}, time.Time{}
 	set, names, deaf, err := e.register(ids)
 	if deaf != "" || err != nil {
 		if !told {
-			e.tell(deaf, err)
+			e.logDeaf(deaf, err)
 		}
 		if deaf != "" {
-			e.again = time.Now().Add(deafRounds * e.period)
+			e.retryAt = time.Now().Add(deafRounds * e.period)
 		}
 	}
 	if err != nil {
-		return e.heard
+		return e.registered
 	}
 	for _, id := range names {
-		e.heard[id] = true
+		e.registered[id] = true
 	}
 	go e.wait(set, names, e.ending)
-	return e.heard
+	return e.registered
 }
 
-// tell logs once for each set of GPUs which of them have no events.
-func (e *events) tell(deaf string, err error) {
+// logDeaf logs once for each set of GPUs which of them have no events.
+func (e *events) logDeaf(deaf string, err error) {
 	switch {
 	case deaf != "":
 		e.host.Log.Warn("cannot register for events of some GPUs; polling for their errors and retrying: " + deaf)
@@ -129,7 +129,7 @@ func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Devic
 		switch {
 		case r == nvml.Success:
 			names[h] = id
-		case !sure(r):
+		case !permanent(r):
 			deaf += fmt.Sprintf("GPU %s: %s; ", id, describe(r))
 		}
 	}

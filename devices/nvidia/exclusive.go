@@ -154,8 +154,8 @@ func (v *vendor) restoreMode(id gpu.ID, h nvml.Device, last bool) error {
 	return nil
 }
 
-// leave restores the compute mode of a GPU that is no longer shared.
-func (v *vendor) leave(id gpu.ID) error {
+// restoreShared restores the compute mode of a GPU that is no longer shared.
+func (v *vendor) restoreShared(id gpu.ID) error {
 	release, err := v.lib.acquire()
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ type indicators struct {
 	action int
 	// pending: a row remap or page retirement waits for a reset; failed: a row could
 	// not be remapped; worn: the SRAM error threshold was passed.
-	pending, failed, worn bool
+	pending, failed, sramExceeded bool
 	// prohibited: the GPU's compute mode allows no programs.
 	prohibited bool
 	// uncorrected counts ECC errors since the driver was loaded or the GPU was reset.
@@ -173,7 +173,7 @@ func (v indicators) problem(r recovery) string {
 		return "the driver asks to end traffic between GPUs"
 	case v.failed:
 		return "a memory row could not be remapped; the GPU needs a replacement"
-	case v.worn:
+	case v.sramExceeded:
 		return "the GPU's SRAM has passed its threshold of errors; the GPU needs a replacement"
 	case v.pending && r.pendingFatal:
 		return "a memory remap waits for a reset of the GPU (nvidia-smi --gpu-reset)"

@@ -108,7 +108,7 @@ func TestOneFailedProbeIsNoFailure(t *testing.T) {
 func TestStandingProblems(t *testing.T) {
 	for want, v := range map[string]indicators{
 		"replacement":    {failed: true},
-		"SRAM":           {worn: true},
+		"SRAM":           {sramExceeded: true},
 		"memory remap":   {pending: true},
 		"reboot":         {action: nvmlReboot},
 		"reset of the":   {action: nvmlDrainReset},

@@ -27,7 +27,7 @@ func indicatorsOf(h nvml.Device) indicators {
 		v.pending = v.pending || pending
 	}
 	if worn, r := h.SRAMWorn(); r == nvml.Success {
-		v.worn = worn
+		v.sramExceeded = worn
 	}
 	mode, r := h.ComputeMode()
 	v.prohibited = r == nvml.Success && mode == nvml.ComputeProhibited

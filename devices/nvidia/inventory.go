@@ -21,7 +21,7 @@ type reading struct {
 	devices []migDevice
 	// unsure: a call for the MIG mode or devices failed temporarily, so mig and devices may be
 	// wrong.
-	unsure     bool
+	uncertain  bool
 	slicing    share.Slicing
 	indicators indicators
 }
@@ -80,7 +80,7 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 			now := one.indicators
 			one = before
 			one.indicators, one.gpu.Index = now, i
-		case one.unsure:
+		case one.uncertain:
 			// It may be in MIG mode. Offered as a whole GPU, it would get tasks in addition to
 			// those on its MIG devices.
 			l.leaveOut(i, nvml.Unknown)
@@ -137,7 +137,7 @@ func (l *library) before(id gpu.ID) (reading, bool) {
 // round's reading is then used instead.
 func (r reading) partial() bool {
 	g := r.gpu
-	return r.unsure || r.indicators.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 ||
+	return r.uncertain || r.indicators.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 ||
 		g.Target == ""
 }
 

@@ -142,7 +142,7 @@ func (l *library) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	// While a call hangs in the library, it is neither closed nor initialised again.
-	if l.open && l.landed() {
+	if l.open && l.drain() {
 		l.open, l.handles, l.last = false, nil, nil
 		l.nvml.Shutdown()
 	}

@@ -21,13 +21,13 @@ type migDevice struct {
 func migOf(h nvml.Device, out *reading) {
 	enabled, r := h.MIGMode()
 	if r != nvml.Success || !enabled {
-		out.unsure = !sure(r)
+		out.uncertain = !permanent(r)
 		return
 	}
 	out.mig = true
 	most, r := h.MaxMIGDevices()
 	if r != nvml.Success {
-		out.unsure = !sure(r)
+		out.uncertain = !permanent(r)
 		return
 	}
 	for i := range most {
@@ -39,8 +39,8 @@ func migOf(h nvml.Device, out *reading) {
 		switch {
 		case r == nvml.Success:
 			out.devices = append(out.devices, one)
-		case !sure(r):
-			out.unsure = true
+		case !permanent(r):
+			out.uncertain = true
 		}
 	}
 	apportion(out.devices)
@@ -63,9 +63,9 @@ func apportion(devices []migDevice) {
 	}
 }
 
-// sure reports whether a call's result is permanent: success, or an error that says that the property
+// permanent reports whether a call's result is permanent: success, or an error that says that the property
 // does not exist. Other errors are temporary.
-func sure(r nvml.Return) bool {
+func permanent(r nvml.Return) bool {
 	switch r {
 	case nvml.Success, nvml.NotSupported, nvml.NotFound, nvml.InvalidArgument, nvml.NoPermission,
 		nvml.FunctionNotFound, nvml.GPUNotFound:

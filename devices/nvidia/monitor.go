@@ -26,12 +26,12 @@ type monitor struct {
 	loaded bool
 	saved  string
 	gpus   map[gpu.ID]*gpuHealth
-	told   map[raised]time.Time
+	logged map[raised]time.Time
 }
 
 func newMonitor(runDir string, p policy, r recovery, log hclog.Logger) *monitor {
 	return &monitor{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log,
-		gpus: map[gpu.ID]*gpuHealth{}, told: map[raised]time.Time{}}
+		gpus: map[gpu.ID]*gpuHealth{}, logged: map[raised]time.Time{}}
 }
 
 func (w *monitor) of(id gpu.ID) *gpuHealth {
@@ -43,8 +43,8 @@ func (w *monitor) of(id gpu.ID) *gpuHealth {
 	return p
 }
 
-// storm is the time within which a repeated error is logged and saved only once.
-const storm = 10 * time.Second
+// repeatWindow is the time within which a repeated error is logged and saved only once.
+const repeatWindow = 10 * time.Second
 
 // xid handles an event and reports whether the GPU's health changed. A failing GPU or a crashing
 // program raises thousands of events per second.
@@ -53,9 +53,9 @@ func (w *monitor) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	defer w.mu.Unlock()
 	w.load()
 	event := raised{id, n, mig}
-	again := now.Sub(w.told[event]) < storm
+	again := now.Sub(w.logged[event]) < repeatWindow
 	if !again {
-		w.told[event] = now
+		w.logged[event] = now
 	}
 	class, text, level := w.policy.class(n), w.policy.text(n), hclog.Info
 	switch class {

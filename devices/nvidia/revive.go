@@ -11,7 +11,7 @@ import (
 
 // recover replaces a daemon in FAULT once all of its clients have ended: only that proves that the
 // fault is gone.
-func (k *keeper) recover(ctx context.Context) {
+func (k *supervisor) recover(ctx context.Context) {
 	if n, err := k.held(ctx); err != nil || n > 0 {
 		return
 	}
@@ -24,7 +24,7 @@ func (k *keeper) recover(ctx context.Context) {
 
 // held returns the number of clients of a daemon that answers, according to the daemon or to NVML,
 // whichever is larger: a daemon is stopped only if neither lists a client.
-func (k *keeper) held(ctx context.Context) (int, error) {
+func (k *supervisor) held(ctx context.Context) (int, error) {
 	own, err := k.control.Clients(ctx)
 	if err != nil {
 		return 0, err
@@ -33,9 +33,9 @@ func (k *keeper) held(ctx context.Context) (int, error) {
 	return max(len(own), len(seen)), err
 }
 
-// revive restarts a daemon that does not answer.
-func (k *keeper) revive(ctx context.Context, why error) {
-	k.unasked = time.Time{}
+// restartHung restarts a daemon that does not answer.
+func (k *supervisor) restartHung(ctx context.Context, why error) {
+	k.controlFailedSince = time.Time{}
 	pid := k.control.Process()
 	if pid == 0 {
 		if k.served {
@@ -53,7 +53,7 @@ func (k *keeper) revive(ctx context.Context, why error) {
 
 // killed kills a daemon that has not answered for several rounds and has no clients, and reports whether
 // it did. then says what happens to the daemon after its tasks have ended.
-func (k *keeper) killed(pid int, why error, then string) bool {
+func (k *supervisor) killed(pid int, why error, then string) bool {
 	patience := hungRounds
 	if errors.Is(why, mps.ErrDown) {
 		patience = downRounds
@@ -82,7 +82,7 @@ func (k *keeper) killed(pid int, why error, then string) bool {
 }
 
 // restarted counts and reports the replacement of a daemon.
-func (k *keeper) restarted(what string) {
+func (k *supervisor) restarted(what string) {
 	k.mu.Lock()
 	k.restarts++
 	k.mu.Unlock()
@@ -90,7 +90,7 @@ func (k *keeper) restarted(what string) {
 }
 
 // start starts the daemon. After each failure it waits longer before the next attempt.
-func (k *keeper) start(ctx context.Context) {
+func (k *supervisor) start(ctx context.Context) {
 	if time.Now().Before(k.retryAt) {
 		return
 	}
@@ -119,7 +119,7 @@ func (k *keeper) start(ctx context.Context) {
 }
 
 // ended waits for the end of a daemon that was told to quit, and reports whether none is running.
-func (k *keeper) ended(ctx context.Context) bool {
+func (k *supervisor) ended(ctx context.Context) bool {
 	for end := time.Now().Add(quitTime); k.control.Process() != 0; {
 		if !time.Now().Before(end) {
 			return false
@@ -134,7 +134,7 @@ func (k *keeper) ended(ctx context.Context) bool {
 }
 
 // begun waits until a new daemon answers, at most beginTime.
-func (k *keeper) begun(ctx context.Context) ([]int, error) {
+func (k *supervisor) begun(ctx context.Context) ([]int, error) {
 	for end := time.Now().Add(beginTime); ; {
 		servers, err := k.control.Servers(ctx)
 		if !errors.Is(err, mps.ErrDown) || !time.Now().Before(end) {
@@ -148,9 +148,9 @@ func (k *keeper) begun(ctx context.Context) ([]int, error) {
 	}
 }
 
-// dismiss stops an unwanted daemon once it has no clients. It looks for the daemon's process, because
+// stopUnwanted stops an unwanted daemon once it has no clients. It looks for the daemon's process, because
 // asked, the error of the last request, may only mean that there is no control program.
-func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
+func (k *supervisor) stopUnwanted(ctx context.Context, asked error) (gone bool) {
 	pid := 0
 	if asked == nil {
 		k.silent = 0
@@ -159,7 +159,7 @@ func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
 		if err := k.control.RemoveShm(); err != nil {
 			k.host.Log.Warn(err.Error(), "gpu", k.id)
 		}
-		if err := k.nvml.leave(k.id); err != nil {
+		if err := k.nvml.restoreShared(k.id); err != nil {
 			k.report("its former compute mode is not restored yet: "+err.Error(), false)
 			return false
 		}

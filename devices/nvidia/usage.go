@@ -36,7 +36,7 @@ func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usa
 			}
 		}
 		read := make(chan plugin.Usage, 1)
-		v.lib.guarded(o.ID, func() {
+		v.lib.withTimeout(o.ID, func() {
 			if u, ok := v.usageOf(o, h, physical); ok {
 				read <- u
 			}

@@ -52,7 +52,7 @@ type vendor struct {
 	usage   sampler
 	// exclusiveMode gives shared GPUs the compute mode EXCLUSIVE_PROCESS.
 	exclusiveMode bool
-	left          string // the last log text about GPUs that were left out
+	loggedLeft    string // the last log text about GPUs that were left out
 	foreign       string // the last log text about foreign MPS daemons
 }
 
@@ -115,7 +115,7 @@ func xids(s *plugin.Settings, key string) []uint64 {
 // Inventory reads all GPUs and, in passing, the indicators of their health.
 func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 	if v.changing() {
-		return nil, v.letGo()
+		return nil, v.releaseDriver()
 	}
 	v.lib.pause("")
 	readings, err := v.lib.read()
@@ -123,8 +123,8 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 		v.monitor.unread(err)
 		return nil, err
 	}
-	if left := v.lib.left; left != v.left {
-		if v.left = left; left != "" {
+	if left := v.lib.left; left != v.loggedLeft {
+		if v.loggedLeft = left; left != "" {
 			v.host.Log.Warn("cannot read some GPUs, offering the others: " + left)
 		}
 	}

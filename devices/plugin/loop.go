@@ -39,14 +39,14 @@ const Patience = 3
 
 // loop reconciles the host while at least one fingerprint stream is open.
 type loop struct {
-	maker  gpu.Vendor
-	config Config
-	vendor Vendor
-	log    hclog.Logger
-	wake   chan struct{}
-	owners *owners
-	claim  *claim
-	taken  *taken
+	maker         gpu.Vendor
+	config        Config
+	vendor        Vendor
+	log           hclog.Logger
+	wake          chan struct{}
+	owners        *owners
+	claim         *claim
+	heldInstances *heldInstances
 
 	numbers *Numbers
 
@@ -79,7 +79,7 @@ type loop struct {
 func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake chan struct{}) *loop {
 	return &loop{
 		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
-		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker), taken: &taken{},
+		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker), heldInstances: &heldInstances{},
 		logOnce: &onceLog{log: host.Log, logged: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
@@ -187,7 +187,7 @@ func (l *loop) stall(ctx context.Context) {
 	known := l.groups != nil
 	l.mu.Unlock()
 	if known || len(plan.Offers) > 0 {
-		l.tell(ctx, groupsOf(l.maker, plan, states, l.taken.now()))
+		l.publish(ctx, groupsOf(l.maker, plan, states, l.heldInstances.now()))
 	}
 }
 
@@ -241,7 +241,7 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	if first && starting && !publish {
 		return true
 	}
-	l.tell(ctx, groupsOf(l.maker, plan, states, l.taken.now()))
+	l.publish(ctx, groupsOf(l.maker, plan, states, l.heldInstances.now()))
 	return starting
 }
 
@@ -322,8 +322,8 @@ func (l *loop) renumber(found []share.Found) []share.Found {
 	return out
 }
 
-// tell publishes groups if they changed and ctx, the loop's, has not ended.
-func (l *loop) tell(ctx context.Context, groups []*device.DeviceGroup) {
+// publish publishes groups if they changed and ctx, the loop's, has not ended.
+func (l *loop) publish(ctx context.Context, groups []*device.DeviceGroup) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if ctx.Err() != nil {

@@ -21,16 +21,16 @@ type readings struct {
 	at     time.Time
 }
 
-// freshFor is how long a reading is reused: Nomad and Prometheus read independently, and some drivers
+// readingTTL is how long a reading is reused: Nomad and Prometheus read independently, and some drivers
 // return each utilisation sample only once.
-const freshFor = time.Second
+const readingTTL = time.Second
 
 // usage reads the load of all offers, or returns the last reading while it is fresh. Concurrent calls
 // share one reading. The second result is false if ctx ended before the reading, so a hung driver
 // blocks no caller for longer.
 func (l *loop) usage(ctx context.Context) (readings, bool) {
 	l.measuring.Lock()
-	if !l.last.at.IsZero() && time.Since(l.last.at) < freshFor {
+	if !l.last.at.IsZero() && time.Since(l.last.at) < readingTTL {
 		defer l.measuring.Unlock()
 		return l.last, true
 	}

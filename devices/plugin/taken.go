@@ -12,22 +12,22 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// taken has the device instances that allocations hold according to Nomad; it is empty before the
+// heldInstances has the device instances that allocations hold according to Nomad; it is empty before the
 // first reading. Calls to Reserve cannot replace it, because Nomad does not notify a plugin when a
 // task has ended.
-type taken struct {
+type heldInstances struct {
 	mu  sync.Mutex
 	ids map[string]bool
 }
 
-func (t *taken) now() map[string]bool {
+func (t *heldInstances) now() map[string]bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ids
 }
 
 // set replaces the instances and reports whether they changed.
-func (t *taken) set(ids map[string]bool) bool {
+func (t *heldInstances) set(ids map[string]bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	news := !maps.Equal(t.ids, ids)
@@ -51,7 +51,7 @@ func (l *loop) follow(ctx context.Context) {
 		return
 	}
 	changed := func(_ *api.Node, allocations []*api.Allocation) {
-		if l.taken.set(account.Taken(allocations)) {
+		if l.heldInstances.set(account.Taken(allocations)) {
 			select {
 			case l.wake <- struct{}{}:
 			default: // a wake-up is already pending

@@ -34,7 +34,7 @@ var amd = vendor{
 	},
 	holds:  func(gpu.Grant) string { return "has opened the compute driver (KFD) with" },
 	unseen: nothingUnseen,
-	server: nothing, faulted: neverFaulted,
+	server: nothing, faulted: noFaults,
 	limits: func(s settings, g gpu.Grant) bool { return len(amdRegions(s, g)) > 0 },
 	limit: func(_ context.Context, s settings, g gpu.Grant, group string) (string, error) {
 		regions := amdRegions(s, g)

@@ -22,19 +22,19 @@ type announcer struct {
 
 	mu        sync.Mutex
 	listeners int
-	unheard   []*drivers.TaskEvent
+	pending   []*drivers.TaskEvent
 }
 
 func newAnnouncer(ctx context.Context, log hclog.Logger) *announcer {
 	return &announcer{events: eventer.NewEventer(ctx, log)}
 }
 
-// say sends an event to every listener, or keeps it if there is none.
-func (a *announcer) say(e *drivers.TaskEvent) {
+// send sends an event to every listener, or keeps it if there is none.
+func (a *announcer) send(e *drivers.TaskEvent) {
 	a.mu.Lock()
 	if a.listeners == 0 {
-		a.unheard = append(a.unheard, e)
-		a.unheard = a.unheard[max(0, len(a.unheard)-maxPending):]
+		a.pending = append(a.pending, e)
+		a.pending = a.pending[max(0, len(a.pending)-maxPending):]
 		a.mu.Unlock()
 		return
 	}
@@ -47,8 +47,8 @@ func (a *announcer) say(e *drivers.TaskEvent) {
 func (a *announcer) keep(events []*drivers.TaskEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.unheard = append(slices.Clone(events), a.unheard...)
-	a.unheard = a.unheard[max(0, len(a.unheard)-maxPending):]
+	a.pending = append(slices.Clone(events), a.pending...)
+	a.pending = a.pending[max(0, len(a.pending)-maxPending):]
 }
 
 // listen returns a channel of events, which is never closed, and the events that no listener has
@@ -61,7 +61,7 @@ func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.listeners++
-	unheard, a.unheard = a.unheard, nil
+	unheard, a.pending = a.pending, nil
 	return heard, unheard, sync.OnceFunc(func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -124,7 +124,7 @@ func pass(ctx context.Context, out chan<- *drivers.TaskEvent, event *drivers.Tas
 }
 
 func (d *Driver) emit(cfg *drivers.TaskConfig, message string, notes map[string]string) {
-	d.events.say(&drivers.TaskEvent{
+	d.events.send(&drivers.TaskEvent{
 		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message,
 		Annotations: notes,
 	})

@@ -62,7 +62,7 @@ func TestEventsWaitForAListener(t *testing.T) {
 func TestUnheardEventsAreBounded(t *testing.T) {
 	a := newAnnouncer(t.Context(), hclog.NewNullLogger())
 	for i := range maxPending + 3 {
-		a.say(&drivers.TaskEvent{Message: fmt.Sprint(i)})
+		a.send(&drivers.TaskEvent{Message: fmt.Sprint(i)})
 	}
 	_, unheard, leave, err := a.listen(t.Context())
 	if err != nil {

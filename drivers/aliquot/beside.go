@@ -71,8 +71,8 @@ type puller struct {
 	direct bool // also from the registry itself
 }
 
-// askWithin is how long the cache may take to say how an image is pulled through it.
-const askWithin = 5 * time.Second
+// askTimeout is how long the cache may take to say how an image is pulled through it.
+const askTimeout = 5 * time.Second
 
 func (p *puller) pull(ctx context.Context, set settings) (err error) {
 	name := p.task.Image
@@ -83,11 +83,11 @@ func (p *puller) pull(ctx context.Context, set settings) (err error) {
 	if _, err := p.engine.ImageInspect(ctx, name); err == nil {
 		return nil
 	}
-	asking, cancel := context.WithTimeout(ctx, askWithin)
+	asking, cancel := context.WithTimeout(ctx, askTimeout)
 	through, err := p.cache.Image(asking, cacheapi.Image{Image: name, Namespace: p.cfg.Namespace})
 	cancel()
 	if err == nil {
-		p.say("image "+name+" is pulled through the node's cache", "cache")
+		p.emit("image "+name+" is pulled through the node's cache", "cache")
 		if err = p.through(ctx, name, through); err == nil {
 			return nil
 		}
@@ -97,11 +97,11 @@ func (p *puller) pull(ctx context.Context, set settings) (err error) {
 	if !p.direct {
 		return err
 	}
-	p.say("image "+name+" is pulled", "registry")
+	p.emit("image "+name+" is pulled", "registry")
 	return p.image(ctx, name, "")
 }
 
-func (p *puller) say(message, from string) {
+func (p *puller) emit(message, from string) {
 	p.d.emit(p.cfg, message, map[string]string{"image": p.task.Image, "from": from})
 }
 

@@ -13,10 +13,10 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// A start waits up to roomWait for room, because the task that it replaces may still be ending.
+// A start waits up to roomTimeout for room, because the task that it replaces may still be ending.
 const (
-	roomWait = 30 * time.Second
-	roomLook = 500 * time.Millisecond
+	roomTimeout  = 30 * time.Second
+	roomInterval = 500 * time.Millisecond
 )
 
 // claim has a task's fractions of GPUs.
@@ -80,8 +80,8 @@ func nameOf(cfg *drivers.TaskConfig) string {
 	return fmt.Sprintf("task %s of allocation %.8s", cfg.Name, cfg.AllocID)
 }
 
-// take records the claim of a start until settle, if it fits. Otherwise it returns why not.
-func (s *tasks) take(id string, c claim) (why string) {
+// claim records the claim of a start until settle, if it fits. Otherwise it returns why not.
+func (s *tasks) claim(id string, c claim) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if why = excess(s.claims(), c); why == "" {
@@ -100,12 +100,12 @@ func (s *tasks) settle(id string) {
 // room waits until a grant fits into its GPUs together with the running tasks. The caller then calls
 // settle.
 func (s *tasks) room(ctx context.Context, cfg *drivers.TaskConfig, g gpu.Grant) error {
-	ctx, cancel := context.WithTimeout(ctx, roomWait)
+	ctx, cancel := context.WithTimeout(ctx, roomTimeout)
 	defer cancel()
-	look := time.NewTicker(roomLook)
+	look := time.NewTicker(roomInterval)
 	defer look.Stop()
 	for {
-		why := s.take(cfg.ID, claimOf(nameOf(cfg), g))
+		why := s.claim(cfg.ID, claimOf(nameOf(cfg), g))
 		if why == "" {
 			return nil
 		}

@@ -34,7 +34,7 @@ func TestClaimsNeverExceedAGPU(t *testing.T) {
 			k := rapid.IntRange(1, n).Draw(t, "granted")
 			id := rapid.SampledFrom([]gpu.ID{"GPU-1", "GPU-2"}).Draw(t, "GPU")
 			part := float64(k) / float64(n)
-			taken := s.take(fmt.Sprint(i), claimOf("t", cut(id, k, n))) == ""
+			taken := s.claim(fmt.Sprint(i), claimOf("t", cut(id, k, n))) == ""
 			if fits := used[id]+part <= 1+1e-6; taken != fits {
 				t.Fatalf("%d of %d beside %f: taken = %v", k, n, used[id], taken)
 			}
@@ -57,7 +57,7 @@ func TestStartThatWouldExceedAGPUWaits(t *testing.T) {
 		running := s.add(t.Context(), config("old"), "c", &old)
 		begun := time.Now()
 		err := s.room(t.Context(), config("new"), cut("GPU-1", 10, 10))
-		if err == nil || !structs.IsRecoverable(err) || time.Since(begun) != roomWait {
+		if err == nil || !structs.IsRecoverable(err) || time.Since(begun) != roomTimeout {
 			t.Fatalf("%v after %s", err, time.Since(begun))
 		}
 		for _, part := range []string{"100% of GPU GPU-1", "task old of allocation 01234567 (30%)"} {

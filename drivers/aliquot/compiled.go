@@ -26,25 +26,25 @@ const (
 	// task's directory on the host. The container sees nothing else of the task's directory there.
 	compiledRoot = "/aliquot/compiled"
 	compiledDir  = "aliquot-compiled"
-	// seedFor is how long a start waits for a snapshot, publishFor how long publishing one may
-	// take, and compileFor how long after the start one is published.
-	seedFor    = 2 * time.Minute
-	publishFor = 10 * time.Minute
-	compileFor = 2 * time.Hour
+	// seedTimeout is how long a start waits for a snapshot, publishTimeout how long publishing one may
+	// take, and compileTimeout how long after the start one is published.
+	seedTimeout    = 2 * time.Minute
+	publishTimeout = 10 * time.Minute
+	compileTimeout = 2 * time.Hour
 )
 
 // compiledLimits bound a snapshot.
 var compiledLimits = snapshot.Limits{Files: 200_000, Bytes: 8 << 30}
 
-// compileWish is a task's configuration of its compile cache.
-type compileWish struct {
+// compileConfig is a task's configuration of its compile cache.
+type compileConfig struct {
 	on bool
 	// check is the URL that a healthy task answers, "" for none.
 	check  string
 	settle time.Duration
 }
 
-func (c TaskConfig) compileWish(cfg *drivers.TaskConfig) (w compileWish, err error) {
+func (c TaskConfig) compileConfig(cfg *drivers.TaskConfig) (w compileConfig, err error) {
 	if !c.CompileCache {
 		return w, nil
 	}
@@ -101,8 +101,8 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 			s.config.Env[name] = value
 		}
 	}
-	state := &compiledState{Until: time.Now().Add(compileFor).Unix()}
-	ctx, cancel := context.WithTimeout(d.ctx, seedFor)
+	state := &compiledState{Until: time.Now().Add(compileTimeout).Unix()}
+	ctx, cancel := context.WithTimeout(d.ctx, seedTimeout)
 	defer cancel()
 	image, unknown := d.imageDigest(s.task)
 	k := keyOf(cfg, s, models, cmp.Or(image, "after the start"))
@@ -216,7 +216,7 @@ func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image str
 	for _, m := range models {
 		k.Models = append(k.Models, m.Model+" "+m.Revision)
 	}
-	k.Models = append(k.Models, s.wishes.include...)
+	k.Models = append(k.Models, s.models.include...)
 	return k
 }
 
@@ -233,7 +233,7 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 	if err := t.config.DecodeDriverConfig(&task); err != nil {
 		return
 	}
-	w, err := task.compileWish(t.config)
+	w, err := task.compileConfig(t.config)
 	if err != nil || !w.on {
 		return
 	}
@@ -297,7 +297,7 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 	if _, err := archive.Seek(0, 0); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(t.ctx, publishFor)
+	ctx, cancel := context.WithTimeout(t.ctx, publishTimeout)
 	defer cancel()
 	err = d.cache().Publish(ctx, state.Key, scopeOf(t.config), archive, length)
 	var refused *cacheapi.Error

@@ -117,19 +117,19 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if err != nil {
 		return nil, nil, err
 	}
-	took := took{began: time.Now()}
+	took := startTimes{began: time.Now()}
 	ctx, ended := context.WithCancel(d.ctx)
 	defer ended()
 	var image *pull // in the background, if the start may take long
-	if start.told() {
+	if start.announced() {
 		image = d.pullBeside(ctx, cfg, start.task)
 	}
-	found, err := d.bring(cfg, &start, image)
+	found, err := d.fetchModels(cfg, &start, image)
 	if err != nil {
 		return nil, nil, err
 	}
 	came := time.Now()
-	var brought brought
+	var brought fetched
 	if found != nil {
 		brought.models = &modelState{Mounted: whole(found)}
 	}
@@ -151,27 +151,27 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 		return nil, nil, err
 	}
 	if found != nil && !brought.models.Mounted {
-		go d.followModels(cfg, start.wishes)
+		go d.followModels(cfg, start.models)
 	}
 	what := "container"
 	if image != nil && image.at.IsZero() {
 		what = "image and container"
 	}
 	took.add(what, "container", time.Since(began))
-	if t, ok := d.tasks.get(cfg.ID); ok && start.told() {
+	if t, ok := d.tasks.get(cfg.ID); ok && start.announced() {
 		go d.reportStart(t, took, start.ready)
 	}
 	return handle, network, nil
 }
 
-// brought has the models and the compile cache of a start, nil for those that the job does not request.
-type brought struct {
+// fetched has the models and the compile cache of a start, nil for those that the job does not request.
+type fetched struct {
 	models   *modelState
 	compiled *compiledState
 }
 
 // launch waits for the room that a grant needs and starts the container.
-func (d *Driver) launch(cfg *drivers.TaskConfig, start start, b brought) (*drivers.TaskHandle,
+func (d *Driver) launch(cfg *drivers.TaskConfig, start start, b fetched) (*drivers.TaskHandle,
 	*drivers.DriverNetwork, error) {
 	if grant := start.check.grant(); grant != nil {
 		defer d.tasks.settle(cfg.ID)

@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	// faultLook is the interval between two checks of shared servers for faults.
-	faultLook = 2 * time.Second
-	// faultWait is how long a start waits for the end of a fault: the GPU returns within seconds
+	// faultInterval is the interval between two checks of shared servers for faults.
+	faultInterval = 2 * time.Second
+	// faultTimeout is how long a start waits for the end of a fault: the GPU returns within seconds
 	// after the affected tasks have ended.
-	faultWait = 20 * time.Second
+	faultTimeout = 20 * time.Second
 )
 
 // watchFaults stops the tasks of servers in FAULT, until the driver ends. Their CUDA contexts are lost,
 // which many programs do not notice, and the GPU serves no other task until these have ended.
 func (d *Driver) watchFaults() {
-	tick := time.NewTicker(faultLook)
+	tick := time.NewTicker(faultInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -90,9 +90,9 @@ func (d *Driver) awaitServer(g gpu.Grant) error {
 	if err != nil || v.server(g) == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(d.ctx, faultWait)
+	ctx, cancel := context.WithTimeout(d.ctx, faultTimeout)
 	defer cancel()
-	look := time.NewTicker(roomLook)
+	look := time.NewTicker(roomInterval)
 	defer look.Stop()
 	for {
 		if _, faulted := d.faulted(ctx, v, g); !faulted {

@@ -47,7 +47,7 @@ func (c *check) grant() *gpu.Grant {
 }
 
 // follow starts to watch a new task, and stores in its handle what resume needs.
-func (d *Driver) follow(handle *drivers.TaskHandle, c *check, b brought) error {
+func (d *Driver) follow(handle *drivers.TaskHandle, c *check, b fetched) error {
 	var state handleState
 	if err := handle.GetDriverState(&state); err != nil {
 		return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)

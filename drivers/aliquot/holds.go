@@ -10,16 +10,16 @@ const (
 	// modelsAttribute is the node attribute that lists the models on the node. Packing policies do
 	// not use it, and as a unique attribute it does not affect the node's class.
 	modelsAttribute = "unique.cache.models"
-	// holdLook is the interval of requests to the cache for the list, maxHeld its maximum length.
-	holdLook = time.Minute
-	maxHeld  = 64
+	// holdInterval is the interval of requests to the cache for the list, maxHeld its maximum length.
+	holdInterval = time.Minute
+	maxHeld      = 64
 )
 
 // watchHeld publishes which models are on the node, for jobs that prefer such nodes. The list changes
 // only when a model is complete or evicted, which is rare.
 func (d *Driver) watchHeld(ctx context.Context) {
 	published := ""
-	tick := time.NewTicker(holdLook)
+	tick := time.NewTicker(holdInterval)
 	defer tick.Stop()
 	for {
 		ask, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -40,5 +40,5 @@ var intel = vendor{
 	},
 	holds:  func(gpu.Grant) string { return "has opened the render node of" },
 	unseen: nothingUnseen,
-	server: nothing, faulted: neverFaulted, limits: noneHeld, limit: noLimit,
+	server: nothing, faulted: noFaults, limits: noneHeld, limit: noLimit,
 }

@@ -21,11 +21,11 @@ import (
 const envModels = "ALIQUOT_MODELS"
 
 const (
-	// modelLook is how long one request to the cache waits for a model.
-	modelLook = 2 * time.Second
-	// unpinFor is how long the driver tries to remove the pins of an ended task from the cache.
+	// modelPollTime is how long one request to the cache waits for a model.
+	modelPollTime = 2 * time.Second
+	// unpinTimeout is how long the driver tries to remove the pins of an ended task from the cache.
 	// watchPins removes the remaining ones.
-	unpinFor = 10 * time.Minute
+	unpinTimeout = 10 * time.Minute
 )
 
 // models records which tasks use models of the node's cache.
@@ -84,18 +84,18 @@ type modelState struct {
 	Mounted bool
 }
 
-// bring fetches the models of a task and adds them to the docker driver's configuration: as mounts
+// fetchModels fetches the models of a task and adds them to the docker driver's configuration: as mounts
 // if all are complete, otherwise through the cache's Hub endpoint. It returns their state, nil for
 // a task without models.
-func (d *Driver) bring(cfg *drivers.TaskConfig, s *start, image *pull) ([]cacheapi.Model, error) {
-	if len(s.wishes.refs) == 0 {
+func (d *Driver) fetchModels(cfg *drivers.TaskConfig, s *start, image *pull) ([]cacheapi.Model, error) {
+	if len(s.models.refs) == 0 {
 		return nil, nil
 	}
-	b := bringing{d: d, cfg: cfg, wishes: s.wishes, owner: ownerOf(cfg.ID), cache: d.cache()}
+	b := modelFetch{d: d, cfg: cfg, config: s.models, owner: ownerOf(cfg.ID), cache: d.cache()}
 	ctx := d.models.hold(d.ctx, cfg.ID)
 	found, face, err := b.wait(ctx, image.done)
 	if err == nil {
-		err = b.give(s, found, face)
+		err = b.addTo(s, found, face)
 	}
 	if err != nil {
 		d.release(cfg.ID)
@@ -110,25 +110,25 @@ func (d *Driver) cache() *cacheapi.Client {
 	return cacheapi.NewClient(set.cacheSocket)
 }
 
-// bringing fetches the models of one task to the node.
-type bringing struct {
+// modelFetch fetches the models of one task to the node.
+type modelFetch struct {
 	d      *Driver
 	cfg    *drivers.TaskConfig
-	wishes wishes
+	config modelConfig
 	owner  string
 	cache  *cacheapi.Client
 	progress
 }
 
 // ask requests all models concurrently, and waits for incomplete ones for up to wait.
-func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Model, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait+answerWithin)
+func (b *modelFetch) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Model, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+answerTimeout)
 	defer cancel()
-	found := make([]cacheapi.Model, len(b.wishes.refs))
+	found := make([]cacheapi.Model, len(b.config.refs))
 	group, ctx := errgroup.WithContext(ctx)
-	for i, ref := range b.wishes.refs {
+	for i, ref := range b.config.refs {
 		group.Go(func() (err error) {
-			found[i], err = b.cache.Fetch(ctx, b.wishes.ask(ref, b.owner, wait))
+			found[i], err = b.cache.Fetch(ctx, b.config.ask(ref, b.owner, wait))
 			switch {
 			case err != nil || found[i].State != cacheapi.Failed:
 				return err
@@ -141,38 +141,40 @@ func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Mode
 	return found, group.Wait()
 }
 
-// answerWithin is how long the cache may take for an answer that does not wait for a model. A cache that
+// answerTimeout is how long the cache may take for an answer that does not wait for a model. A cache that
 // accepts connections but does not answer counts as one that does not run.
-const answerWithin = 30 * time.Second
+const answerTimeout = 30 * time.Second
 
 // wait waits for the models during the pull of the image, and then for as long as the task's config
 // says. If incomplete models can be read through the cache's Hub endpoint, it returns the
 // endpoint's URL.
-func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []cacheapi.Model, face string, err error) {
+func (b *modelFetch) wait(
+	ctx context.Context, pulled <-chan struct{},
+) (found []cacheapi.Model, face string, err error) {
 	if found, err = b.ask(ctx, 0); err != nil {
 		return nil, "", refusal(err)
 	}
 	if whole(found) {
-		b.say(found)
+		b.report(found)
 		return found, "", nil
 	}
 	status, err := b.status(ctx)
 	if err != nil {
 		return nil, "", refusal(err)
 	}
-	unread, limit := b.wishes.noFace(found, status.HF), b.wishes.wait
+	unread, limit := b.config.noEndpoint(found, status.HF), b.config.wait
 	if unread != "" {
-		limit = b.wishes.timeout
+		limit = b.config.timeout
 	}
 	var until time.Time // none while the image is pulled
 	for {
-		b.say(found)
+		b.report(found)
 		select {
 		case <-pulled:
 			pulled, until = nil, time.Now().Add(limit)
 		default:
 		}
-		left := modelLook
+		left := modelPollTime
 		if !until.IsZero() {
 			left = min(left, time.Until(until))
 		}
@@ -180,7 +182,7 @@ func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []ca
 		case whole(found), left <= 0 && unread == "":
 			return found, status.HF, nil
 		case left <= 0:
-			return nil, "", late(limit, unread)
+			return nil, "", lateError(limit, unread)
 		}
 		if found, err = b.ask(ctx, left); err != nil {
 			return nil, "", refusal(err)
@@ -189,21 +191,21 @@ func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []ca
 }
 
 // status asks the cache for its status.
-func (b *bringing) status(ctx context.Context) (cacheapi.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+func (b *modelFetch) status(ctx context.Context) (cacheapi.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	return b.cache.Status(ctx)
 }
 
-// late returns the error of a start whose models are not complete in time.
-func late(limit time.Duration, unread string) error {
+// lateError returns the error of a start whose models are not complete in time.
+func lateError(limit time.Duration, unread string) error {
 	return structs.NewRecoverableError(
 		fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the cache continues to fetch "+
 			"for the next start", limit, unread), true)
 }
 
-func (b *bringing) say(found []cacheapi.Model) {
-	if message, notes := b.progress.say(found); message != "" {
+func (b *modelFetch) report(found []cacheapi.Model) {
+	if message, notes := b.progress.event(found); message != "" {
 		b.d.emit(b.cfg, message, notes)
 	}
 	if whole(found) {
@@ -239,12 +241,12 @@ func refusal(err error) error {
 	return structs.NewRecoverableError(err, true)
 }
 
-// give adds the models to a start. It mounts either all or none of the Hub's models, because a client
+// addTo adds the models to a start. It mounts either all or none of the Hub's models, because a client
 // uses either its cache or the Hub.
-func (b *bringing) give(s *start, found []cacheapi.Model, face string) error {
+func (b *modelFetch) addTo(s *start, found []cacheapi.Model, face string) error {
 	all := whole(found)
 	for i, m := range found {
-		ref := b.wishes.refs[i]
+		ref := b.config.refs[i]
 		if !all && ref.Scheme == "hf" {
 			continue
 		}
@@ -257,8 +259,8 @@ func (b *bringing) give(s *start, found []cacheapi.Model, face string) error {
 	s.config.Env[envModels] = modelsRoot
 	switch {
 	case !all:
-		maps.Copy(s.config.Env, faced(s.config.Env, face))
-	case b.wishes.ofHub():
+		maps.Copy(s.config.Env, endpointEnv(s.config.Env, face))
+	case b.config.ofHub():
 		maps.Copy(s.config.Env, offline())
 	}
 	return nil
@@ -266,13 +268,13 @@ func (b *bringing) give(s *start, found []cacheapi.Model, face string) error {
 
 // followModels reports the progress of the models that a running task reads through the Hub endpoint,
 // until they are complete. The next start on this node mounts them.
-func (d *Driver) followModels(cfg *drivers.TaskConfig, w wishes) {
+func (d *Driver) followModels(cfg *drivers.TaskConfig, w modelConfig) {
 	ctx := d.models.hold(d.ctx, cfg.ID)
-	b := bringing{d: d, cfg: cfg, wishes: w, owner: ownerOf(cfg.ID), cache: d.cache()}
+	b := modelFetch{d: d, cfg: cfg, config: w, owner: ownerOf(cfg.ID), cache: d.cache()}
 	for ctx.Err() == nil {
-		found, err := b.ask(ctx, modelLook)
+		found, err := b.ask(ctx, modelPollTime)
 		if err == nil {
-			b.say(found)
+			b.report(found)
 			if whole(found) {
 				return
 			}
@@ -281,7 +283,7 @@ func (d *Driver) followModels(cfg *drivers.TaskConfig, w wishes) {
 		d.log.Debug("cannot read the state of the task's models", "task", cfg.Name, "error", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(modelLook):
+		case <-time.After(modelPollTime):
 		}
 	}
 }
@@ -299,7 +301,7 @@ func (d *Driver) keepModels(cfg *drivers.TaskConfig, state *modelState) error {
 	if err := cfg.DecodeDriverConfig(&task); err != nil {
 		return err
 	}
-	w, err := task.wishes(cfg)
+	w, err := task.modelConfig(cfg)
 	if err != nil {
 		return err
 	}
@@ -312,7 +314,7 @@ func (d *Driver) release(taskID string) {
 	if !d.models.leave(taskID) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(d.ctx, unpinFor)
+	ctx, cancel := context.WithTimeout(d.ctx, unpinTimeout)
 	go func() {
 		defer cancel()
 		for {
@@ -325,7 +327,7 @@ func (d *Driver) release(taskID string) {
 				d.log.Warn("cannot remove the pins of an ended task from the cache; the driver will try again later",
 					"error", err)
 				return
-			case <-time.After(modelLook):
+			case <-time.After(modelPollTime):
 			}
 		}
 	}()

@@ -337,9 +337,9 @@ func TestCredentialsGoToTheirOriginAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, ref := range s.wishes.refs {
+		for _, ref := range s.models.refs {
 			name := strings.Replace(ref.String(), "@main", "", 1)
-			if got := s.wishes.ask(ref, "", 0).Token; got != c.want[strings.Replace(name, "@v1", ":v1", 1)] {
+			if got := s.models.ask(ref, "", 0).Token; got != c.want[strings.Replace(name, "@v1", ":v1", 1)] {
 				t.Errorf("with %s, %s is asked for with %q", c.task, ref, got)
 			}
 		}
@@ -382,13 +382,13 @@ func TestProgressSpeaksAtQuarters(t *testing.T) {
 	m := cacheapi.Model{Model: "hf://a/b@main", State: cacheapi.Fetching, Total: 7_800_000_000, Peers: 4}
 	for got := int64(0); got <= m.Total; got += m.Total / 100 {
 		m.Bytes, m.Seconds = got, float64(got)/210e6
-		if text, _ := p.say([]cacheapi.Model{m}); text != "" {
+		if text, _ := p.event([]cacheapi.Model{m}); text != "" {
 			said = append(said, text)
 		}
 	}
 	m.Bytes, m.State = m.Total, cacheapi.Whole
 	for range 2 {
-		if text, _ := p.say([]cacheapi.Model{m}); text != "" {
+		if text, _ := p.event([]cacheapi.Model{m}); text != "" {
 			said = append(said, text)
 		}
 	}
@@ -411,17 +411,17 @@ func TestModelsOfTheHubAreMountedTogether(t *testing.T) {
 		}
 	}
 	refs := []blob.Ref{{Scheme: "hf", Name: "a/b"}, {Scheme: "hf", Name: "a/c"}, {Scheme: "file", Name: "/d"}}
-	b := bringing{wishes: wishes{refs: refs, ownNetwork: true}}
+	b := modelFetch{config: modelConfig{refs: refs, ownNetwork: true}}
 	s := &start{config: &drivers.TaskConfig{Env: map[string]string{}}}
 	found := []cacheapi.Model{{State: cacheapi.Whole, Path: view}, {State: cacheapi.Fetching}, {State: cacheapi.Whole, Path: view}}
-	if err := b.give(s, found, "http://10.0.0.1:7480"); err != nil {
+	if err := b.addTo(s, found, "http://10.0.0.1:7480"); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.config.Mounts) != 1 || s.config.Mounts[0].TaskPath != "/aliquot/models/d" || s.config.Env["HF_ENDPOINT"] == "" || s.config.Env["HF_HUB_OFFLINE"] != "" {
 		t.Errorf("%+v %v", s.config.Mounts, s.config.Env)
 	}
 	for face, want := range map[string]bool{"http://10.0.0.1:7480": true, "http://127.0.0.1:7480": false, "http://[::1]:7480": false, "": false} {
-		if got := b.wishes.noFace(found, face) == ""; got != want {
+		if got := b.config.noEndpoint(found, face) == ""; got != want {
 			t.Errorf("%s can be read: %v", face, got)
 		}
 	}

@@ -10,14 +10,14 @@ import (
 	containerapi "github.com/docker/docker/api/types/container"
 )
 
-// pinLook is the interval at which the driver looks for pins of ended tasks.
-const pinLook = 10 * time.Minute
+// pinInterval is the interval at which the driver looks for pins of ended tasks.
+const pinInterval = 10 * time.Minute
 
 // watchPins removes the pins of ended tasks: a task may end while the cache does not answer, or
 // while the driver is down.
 func (d *Driver) watchPins() {
 	var suspects map[string]bool
-	tick := time.NewTicker(pinLook)
+	tick := time.NewTicker(pinInterval)
 	defer tick.Stop()
 	for {
 		var err error

@@ -11,14 +11,14 @@ import (
 // progress reports the progress of models in events. Nomad keeps only the last ten events of a task, so
 // there are events only at the start, at each quarter and at the end.
 type progress struct {
-	said int // quarters, and one more for the start
+	logged int // quarters, and one more for the start
 	// before is the number of bytes that were present at the first call.
 	before  int64
 	started float64
 }
 
-// say returns the message and annotations of an event, or "" if there is nothing new.
-func (p *progress) say(models []cacheapi.Model) (message string, notes map[string]string) {
+// event returns the message and annotations of an event, or "" if there is nothing new.
+func (p *progress) event(models []cacheapi.Model) (message string, notes map[string]string) {
 	var got, total int64
 	var seconds float64
 	peers := 0
@@ -35,13 +35,13 @@ func (p *progress) say(models []cacheapi.Model) (message string, notes map[strin
 	} else {
 		step = min(step, 4) // all bytes have arrived, or some of them twice, but are not verified
 	}
-	if p.said == 0 {
+	if p.logged == 0 {
 		p.before, p.started = got, seconds
 	}
-	if step <= p.said {
+	if step <= p.logged {
 		return "", nil
 	}
-	p.said = step
+	p.logged = step
 	what := models[0].Model
 	if len(models) > 1 {
 		what = fmt.Sprintf("%d models", len(models))

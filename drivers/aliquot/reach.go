@@ -8,9 +8,9 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// reach lists the ways in which a job or an image could get GPUs of one vendor without a grant, so that
+// ungranted lists the ways in which a job or an image could get GPUs of one vendor without a grant, so that
 // the driver can close them.
-type reach struct {
+type ungranted struct {
 	vendor gpu.Vendor
 	// env has the variables with which jobs and images request GPUs from the vendor's container
 	// runtime, each with the value that requests none.
@@ -28,14 +28,14 @@ type reach struct {
 	requests []string
 }
 
-// reaches has every vendor whose GPUs a host may have, offered or not.
-var reaches = []reach{nvidiaReach, amdReach, intelReach}
+// ungrantedWays has every vendor whose GPUs a host may have, offered or not.
+var ungrantedWays = []ungranted{nvidiaReach, amdReach, intelReach}
 
 // noGPU returns all variables that request GPUs from a vendor's runtime, with the values that request
 // none.
 func noGPU() map[string]string {
 	out := map[string]string{}
-	for _, r := range reaches {
+	for _, r := range ungrantedWays {
 		for name, none := range r.env {
 			out[name] = none
 		}
@@ -45,7 +45,7 @@ func noGPU() map[string]string {
 
 // runtimeOf returns the vendor of the container runtime with a name, or "".
 func (s settings) runtimeOf(name string) gpu.Vendor {
-	for _, r := range reaches {
+	for _, r := range ungrantedWays {
 		if matches(r.runtimes, name) {
 			return r.vendor
 		}
@@ -59,7 +59,7 @@ func (s settings) runtimeOf(name string) gpu.Vendor {
 // isGPUNode reports whether a path is a GPU's device node, or is in a directory of them.
 func isGPUNode(p string) bool {
 	for ; p != "/" && p != "."; p = path.Dir(p) {
-		if slices.ContainsFunc(reaches, func(r reach) bool { return matches(r.nodes, p) }) {
+		if slices.ContainsFunc(ungrantedWays, func(r ungranted) bool { return matches(r.nodes, p) }) {
 			return true
 		}
 	}
@@ -69,7 +69,7 @@ func isGPUNode(p string) bool {
 // holdsGPUNodes reports whether a directory is a place for GPU nodes.
 func holdsGPUNodes(dir string) bool {
 	dir = strings.TrimSuffix(dir, "/") + "/"
-	return slices.ContainsFunc(reaches, func(r reach) bool {
+	return slices.ContainsFunc(ungrantedWays, func(r ungranted) bool {
 		return slices.ContainsFunc(r.nodes, func(pattern string) bool { return strings.HasPrefix(pattern, dir) })
 	})
 }
@@ -77,7 +77,7 @@ func holdsGPUNodes(dir string) bool {
 // asksForGPU reports whether a vendor's runtime would interpret a mount at a path of the container as a
 // request for a GPU.
 func asksForGPU(target string) bool {
-	return slices.ContainsFunc(reaches, func(r reach) bool {
+	return slices.ContainsFunc(ungrantedWays, func(r ungranted) bool {
 		return slices.ContainsFunc(r.requests, func(dir string) bool { return within(dir, target) })
 	})
 }
@@ -88,7 +88,7 @@ func (h host) gpuMajors() map[uint32]bool {
 	out := map[uint32]bool{195: true, 226: true, 261: true} // Linux, devices.txt: NVIDIA, DRM, accel
 	for number, names := range h.characterDrivers() {
 		for _, name := range names {
-			if slices.ContainsFunc(reaches, func(r reach) bool { return matches(r.majors, name) }) {
+			if slices.ContainsFunc(ungrantedWays, func(r ungranted) bool { return matches(r.majors, name) }) {
 				out[number] = true
 			}
 		}

@@ -3,7 +3,7 @@ package aliquot
 import "aliquot.example/internal/gpu"
 
 // AMD's runtime reads one variable; ROCm opens /dev/kfd and a render node.
-var amdReach = reach{
+var amdReach = ungranted{
 	vendor:   gpu.AMD,
 	env:      map[string]string{"AMD_VISIBLE_DEVICES": "none"},
 	runtimes: []string{"amd", "amd-container-runtime"},

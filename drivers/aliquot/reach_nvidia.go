@@ -15,7 +15,7 @@ const (
 
 // With the toolkit's option accept-nvidia-visible-devices-as-volume-mounts, mounts of /dev/null in the
 // directory of requests request GPUs.
-var nvidiaReach = reach{
+var nvidiaReach = ungranted{
 	vendor:   gpu.NVIDIA,
 	env:      map[string]string{visibleDevices: visibleNone, swarmResource: visibleNone},
 	runtimes: []string{"nvidia*"},

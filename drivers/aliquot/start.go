@@ -21,14 +21,14 @@ type start struct {
 	message string
 	notes   map[string]string
 	check   *check
-	wishes  wishes
-	compile compileWish
+	models  modelConfig
+	compile compileConfig
 	ready   string // see readyURL
 	task    TaskConfig
 }
 
-// told reports whether a task event describes the start.
-func (s start) told() bool { return s.ready != "" || len(s.wishes.refs) > 0 || s.compile.on }
+// announced reports whether a task event describes the start.
+func (s start) announced() bool { return s.ready != "" || len(s.models.refs) > 0 || s.compile.on }
 
 // prepare derives everything from the task's configuration and its DeviceEnv, because Nomad preserves
 // nothing else of a reservation across restarts.
@@ -95,13 +95,13 @@ func (s settings) decode(cfg *drivers.TaskConfig) (task TaskConfig, spec variant
 // complete adds models, ready check and compile cache, and the configuration for Nomad's docker driver.
 func (s *start) complete(task TaskConfig, cfg *drivers.TaskConfig) (err error) {
 	s.task = task
-	if s.wishes, err = task.wishes(s.config); err != nil {
+	if s.models, err = task.modelConfig(s.config); err != nil {
 		return err
 	}
 	if s.ready, err = task.readyURL(cfg); err != nil {
 		return err
 	}
-	if s.compile, err = task.compileWish(cfg); err != nil {
+	if s.compile, err = task.compileConfig(cfg); err != nil {
 		return err
 	}
 	return s.config.EncodeConcreteDriverConfig(task.TaskConfig)

@@ -49,7 +49,7 @@ func BenchmarkWholeModel(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := d.bring(cfg, &s, &here); err != nil {
+		if _, err := d.fetchModels(cfg, &s, &here); err != nil {
 			b.Fatal(err)
 		}
 	}

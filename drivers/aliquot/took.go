@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// readyLook is the interval between two ready checks of a task, readyFor how long they are
+	// readyInterval is the interval between two ready checks of a task, readyTimeout how long they are
 	// repeated.
-	readyLook = 500 * time.Millisecond
-	readyFor  = 2 * time.Hour
+	readyInterval = 500 * time.Millisecond
+	readyTimeout  = 2 * time.Hour
 )
 
-// took has the durations of the parts of a start.
-type took struct {
+// startTimes has the durations of the parts of a start.
+type startTimes struct {
 	began time.Time
 	parts []part
 }
@@ -34,14 +34,14 @@ type part struct {
 }
 
 // add adds a part. A negative duration counts as zero.
-func (k *took) add(what, note string, d time.Duration) {
+func (k *startTimes) add(what, note string, d time.Duration) {
 	k.parts = append(k.parts, part{what, note, max(0, d).Seconds()})
 }
 
 // fetched adds the times of image and models. They are fetched concurrently, so the time of the
 // models starts when the image is complete. If pulled is zero, there was no concurrent pull, and
 // the pull counts as part of the container's time.
-func (k *took) fetched(models bool, pulled, brought time.Time) {
+func (k *startTimes) fetched(models bool, pulled, brought time.Time) {
 	if !pulled.IsZero() {
 		k.add("image", "image", pulled.Sub(k.began))
 	}
@@ -58,7 +58,7 @@ func latest(a, b time.Time) time.Time {
 }
 
 // text returns the message and annotations of an event about the whole start.
-func (k *took) text(ready bool) (message string, notes map[string]string) {
+func (k *startTimes) text(ready bool) (message string, notes map[string]string) {
 	notes = map[string]string{}
 	words := make([]string, len(k.parts))
 	all := 0.0
@@ -120,12 +120,12 @@ func answers(ctx context.Context, url string) bool {
 }
 
 // reportStart emits an event with the durations of a start, once the task is ready.
-func (d *Driver) reportStart(t *task, k took, ready string) {
+func (d *Driver) reportStart(t *task, k startTimes, ready string) {
 	if ready != "" {
 		began := time.Now()
-		ctx, cancel := context.WithTimeout(t.ctx, readyFor)
+		ctx, cancel := context.WithTimeout(t.ctx, readyTimeout)
 		defer cancel()
-		look := time.NewTicker(readyLook)
+		look := time.NewTicker(readyInterval)
 		defer look.Stop()
 		for !answers(ctx, ready) {
 			select {

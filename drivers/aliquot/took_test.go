@@ -8,7 +8,7 @@ import (
 )
 
 func TestAStartIsToldByItsParts(t *testing.T) {
-	k := took{parts: []part{{"models", "models", 12}, {"load", "load", 41.25}}}
+	k := startTimes{parts: []part{{"models", "models", 12}, {"load", "load", 41.25}}}
 	got, notes := k.text(true)
 	if want := "start took 53.2 s until the task is ready: models 12.0 s, load 41.2 s"; got != want || notes["start_load_seconds"] != "41.250" {
 		t.Errorf("%q %v, want %q", got, notes, want)
@@ -32,7 +32,7 @@ func TestImageAndModelsCountOnce(t *testing.T) {
 		"no models":                 {false, at(3), at(3), "image 3.0 s"},
 		"pulled with the container": {true, time.Time{}, at(7), "models 7.0 s"},
 	} {
-		k := took{began: began}
+		k := startTimes{began: began}
 		k.fetched(c.models, c.pulled, c.brought)
 		if got, _ := k.text(true); !strings.HasSuffix(got, ": "+c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

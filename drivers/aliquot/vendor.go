@@ -67,6 +67,6 @@ func nothing(gpu.Grant) string { return "" }
 
 func nothingUnseen(context.Context, look, gpu.Grant) string { return "" }
 
-func neverFaulted(context.Context, look, gpu.Grant) ([]int, bool, error) { return nil, false, nil }
+func noFaults(context.Context, look, gpu.Grant) ([]int, bool, error) { return nil, false, nil }
 
 func noAttributes(settings, []string) map[string]string { return nil }

@@ -17,8 +17,8 @@ import (
 // The check runs often at first, because most programs open the GPU when they start, and then rarely,
 // because each check of MPS starts a process.
 const (
-	firstLook = 200 * time.Millisecond
-	lastLook  = 2 * time.Second
+	firstCheckInterval = 200 * time.Millisecond
+	lastCheckInterval  = 2 * time.Second
 	// failStop is the kill timeout of a task that the driver ends.
 	failStop = 5 * time.Second
 )
@@ -35,7 +35,7 @@ func (d *Driver) verify(t *task, c check) {
 	ctx, cancel := context.WithDeadline(t.ctx, time.Unix(c.Until, 0))
 	defer cancel()
 	var last error
-	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+	for wait := firstCheckInterval; ; wait = min(2*wait, lastCheckInterval) {
 		pid, err := d.attached(ctx, set, grant, t.container)
 		if pid > 0 {
 			d.emit(t.config, fmt.Sprintf("GPU attachment verified: process %d %s", pid, holds(grant)),

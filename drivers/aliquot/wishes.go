@@ -19,8 +19,8 @@ import (
 // modelsRoot is where a container finds the models of its task.
 const modelsRoot = "/aliquot/models"
 
-// wishes is a task's configuration of its models.
-type wishes struct {
+// modelConfig is a task's configuration of its models.
+type modelConfig struct {
 	refs             []blob.Ref
 	include, exclude []string
 	// wait is the time to wait for models that the task could also read through the cache's Hub
@@ -35,9 +35,9 @@ type wishes struct {
 	ownNetwork bool
 }
 
-// wishes reads and checks a task's configuration of its models.
-func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
-	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host",
+// modelConfig reads and checks a task's configuration of its models.
+func (c TaskConfig) modelConfig(cfg *drivers.TaskConfig) (w modelConfig, err error) {
+	w = modelConfig{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host",
 		namespace: cfg.Namespace}
 	if len(c.Models) == 0 {
 		return w, nil
@@ -48,7 +48,7 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 			return w, fmt.Errorf("models: %w", err)
 		}
 		for _, o := range w.refs {
-			if err := apart(o, ref); err != nil {
+			if err := checkOverlap(o, ref); err != nil {
 				return w, fmt.Errorf("models: %w", err)
 			}
 		}
@@ -78,7 +78,7 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 }
 
 // credentials reads the task's credentials, each for one kind of origin.
-func (w *wishes) credentials(c TaskConfig, env map[string]string) {
+func (w *modelConfig) credentials(c TaskConfig, env map[string]string) {
 	w.token = firstOf(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 	keys := cacheapi.S3Keys{
 		Endpoint: firstOf(env, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
@@ -115,8 +115,8 @@ func firstOf(env map[string]string, names ...string) string {
 	return ""
 }
 
-// apart fails for two models whose mounts would overlap.
-func apart(a, b blob.Ref) error {
+// checkOverlap fails for two models whose mounts would overlap.
+func checkOverlap(a, b blob.Ref) error {
 	switch x, y := placeOf(a), placeOf(b); {
 	case x == y:
 		return fmt.Errorf("%s and %s have the same place, %s: remove one of them", a, b, x)
@@ -136,7 +136,7 @@ func placeOf(r blob.Ref) string {
 }
 
 // ask returns the request for one model to the node's cache.
-func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
+func (w modelConfig) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
 	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner,
 		Namespace: w.namespace, Wait: wait.Seconds()}
 	host, _, _ := strings.Cut(ref.Name, "/")
@@ -161,9 +161,9 @@ func whole(models []cacheapi.Model) bool {
 	return true
 }
 
-// noFace returns why a task cannot read its incomplete models through the cache's Hub endpoint, or
+// noEndpoint returns why a task cannot read its incomplete models through the cache's Hub endpoint, or
 // "" if it can.
-func (w wishes) noFace(models []cacheapi.Model, face string) string {
+func (w modelConfig) noEndpoint(models []cacheapi.Model, face string) string {
 	for i, m := range models {
 		switch {
 		case m.State == cacheapi.Whole:
@@ -183,9 +183,9 @@ func loopback(url string) bool {
 	return strings.HasPrefix(host, "127.") || strings.HasPrefix(host, "localhost:") || strings.HasPrefix(host, "[::1]")
 }
 
-// faced returns the environment with which clients of the Hub read through the cache's Hub endpoint. The
+// endpointEnv returns the environment with which clients of the Hub read through the cache's Hub endpoint. The
 // endpoint waits for missing files, which takes longer than clients expect from the Hub.
-func faced(job map[string]string, face string) map[string]string {
+func endpointEnv(job map[string]string, face string) map[string]string {
 	env := map[string]string{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
 	for name := range env {
 		if job[name] != "" {
@@ -204,7 +204,7 @@ func offline() map[string]string {
 }
 
 // ofHub reports whether one of the models is a repository of the Hub.
-func (w wishes) ofHub() bool {
+func (w modelConfig) ofHub() bool {
 	return slices.ContainsFunc(w.refs, func(r blob.Ref) bool { return r.Scheme == "hf" })
 }
 

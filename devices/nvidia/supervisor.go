@@ -27,68 +27,68 @@ const (
 	// that is alive and has no clients is killed, or after downRounds if nothing listens on its
 	// socket any more.
 	silentRounds, hungRounds, downRounds = 3, 5, 2
-	// unaskedTime is how long the control program may fail to run before the GPU is unhealthy:
+	// controlFailedTime is how long the control program may fail to run before the GPU is unhealthy:
 	// a busy host is no reason to move tasks.
-	unaskedTime = 30 * time.Second
+	controlFailedTime = 30 * time.Second
 	// sweepPeriod is the interval at which files that tasks left in shared memory are removed.
 	sweepPeriod = 10 * time.Second
 	// maxBackoff is the longest pause between two attempts to start a daemon.
 	maxBackoff = 30 * time.Second
 )
 
-// condition is what a keeper reports of its GPU.
+// condition is what a supervisor reports of its GPU.
 type condition struct {
 	problem  string
 	starting bool
 }
 
-// keeper runs the MPS daemon of one GPU: it adopts or starts the daemon, checks it and its server,
+// supervisor runs the MPS daemon of one GPU: it adopts or starts the daemon, checks it and its server,
 // restarts it after a crash or a FAULT, and stops it when the GPU is no longer shared. Only one plugin
-// works in a run directory (claim), so two keepers never start two daemons for one GPU.
-type keeper struct {
+// works in a run directory (claim), so two supervisors never start two daemons for one GPU.
+type supervisor struct {
 	id      gpu.ID
 	control mps.Control
 	options []string
 	host    plugin.Host
-	nudge   chan struct{}
-	// starting reports whether any keeper's daemon is still starting.
+	wake    chan struct{}
+	// starting reports whether any supervisor's daemon is still starting.
 	starting func() bool
 	nvml     gpus
 
 	mu       sync.Mutex
 	wanted   bool
 	state    condition
-	over     bool
+	done     bool
 	restarts int // daemons that replaced one that had ended or hung
 
 	// The rest belongs to run.
-	fault    bool
-	served   bool // a daemon has answered
-	silent   int
-	failures int
-	retryAt  time.Time
-	unasked  time.Time // since when the control program cannot be run
-	said     string    // the last message about the GPU's compute mode
-	swept    time.Time // when sweep last ran
-	waiting  time.Time // since when there is no ACTIVE server
+	fault              bool
+	served             bool // a daemon has answered
+	silent             int
+	failures           int
+	retryAt            time.Time
+	controlFailedSince time.Time // since when the control program cannot be run
+	logged             string    // the last message about the GPU's compute mode
+	swept              time.Time // when sweep last ran
+	waiting            time.Time // since when there is no ACTIVE server
 }
 
-// want sets whether the daemon is wanted and returns the keeper's report. The
+// want sets whether the daemon is wanted and returns the supervisor's report. The
 // second result says that the daemon was unwanted and has ended.
-func (k *keeper) want(wanted bool) (condition, bool) {
+func (k *supervisor) want(wanted bool) (condition, bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.wanted != wanted {
 		k.wanted = wanted
 		select {
-		case k.nudge <- struct{}{}:
+		case k.wake <- struct{}{}:
 		default:
 		}
 	}
-	return k.state, k.over
+	return k.state, k.done
 }
 
-func (k *keeper) report(problem string, starting bool) {
+func (k *supervisor) report(problem string, starting bool) {
 	k.mu.Lock()
 	before := k.state
 	k.state = condition{problem: problem, starting: starting}
@@ -108,13 +108,13 @@ func (k *keeper) report(problem string, starting bool) {
 }
 
 // run works until the daemon is unwanted and has ended.
-func (k *keeper) run(ctx context.Context) {
+func (k *supervisor) run(ctx context.Context) {
 	for {
 		if k.step(ctx) {
 			k.mu.Lock()
 			// The daemon may be wanted again in the meantime.
-			k.over = !k.wanted
-			over := k.over
+			k.done = !k.wanted
+			over := k.done
 			k.mu.Unlock()
 			if over {
 				k.host.Wake()
@@ -124,14 +124,14 @@ func (k *keeper) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.nudge:
+		case <-k.wake:
 		case <-time.After(watchPeriod):
 		}
 	}
 }
 
 // step checks the daemon once and reports whether an unwanted one has ended.
-func (k *keeper) step(ctx context.Context) (gone bool) {
+func (k *supervisor) step(ctx context.Context) (gone bool) {
 	k.mu.Lock()
 	wanted := k.wanted
 	k.mu.Unlock()
@@ -144,20 +144,20 @@ func (k *keeper) step(ctx context.Context) (gone bool) {
 	}
 	switch {
 	case !wanted:
-		return k.dismiss(ctx, err)
+		return k.stopUnwanted(ctx, err)
 	case err == nil:
 		k.silent, k.failures = 0, 0
 		k.watch(ctx, servers)
 	case errors.Is(err, mps.ErrDown), errors.Is(err, mps.ErrSilent):
-		k.revive(ctx, err)
+		k.restartHung(ctx, err)
 	default:
-		k.unable(err)
+		k.controlFailed(err)
 	}
 	return false
 }
 
 // sweep removes, once per sweepPeriod, the files that ended tasks left in shared memory.
-func (k *keeper) sweep() error {
+func (k *supervisor) sweep() error {
 	if time.Since(k.swept) < sweepPeriod {
 		return nil
 	}
@@ -165,27 +165,27 @@ func (k *keeper) sweep() error {
 	return k.control.SweepShm(k.control.Process())
 }
 
-// unable handles a failure to run the control program, which says nothing about the daemon. It reports
-// a problem at once if the program was never there, and otherwise after unaskedTime.
-func (k *keeper) unable(err error) {
-	if k.unasked.IsZero() {
-		k.unasked = time.Now()
+// controlFailed handles a failure to run the control program, which says nothing about the daemon. It reports
+// a problem at once if the program was never there, and otherwise after controlFailedTime.
+func (k *supervisor) controlFailed(err error) {
+	if k.controlFailedSince.IsZero() {
+		k.controlFailedSince = time.Now()
 	}
 	never := errors.Is(err, mps.ErrMissing) && !k.served
-	if never || !errors.Is(err, mps.ErrUnasked) || time.Since(k.unasked) >= unaskedTime {
+	if never || !errors.Is(err, mps.ErrUnasked) || time.Since(k.controlFailedSince) >= controlFailedTime {
 		k.report(err.Error(), false)
 	}
 }
 
 // watch checks the servers of a daemon that answers: without a server, it serves nobody.
-func (k *keeper) watch(ctx context.Context, servers []int) {
+func (k *supervisor) watch(ctx context.Context, servers []int) {
 	servers, active, err := k.serving(ctx, servers)
 	if err != nil {
-		k.unable(err)
+		k.controlFailed(err)
 		return
 	}
-	k.unasked = time.Time{}
-	problem := k.alone(servers)
+	k.controlFailedSince = time.Time{}
+	problem := k.setExclusive(servers)
 	switch {
 	case k.fault:
 		k.recover(ctx)
@@ -207,9 +207,9 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 	}
 }
 
-// alone sets the compute mode so that only the servers can use the GPU. It returns a problem if another
+// setExclusive sets the compute mode so that only the servers can use the GPU. It returns a problem if another
 // MPS daemon also serves the GPU, or if the compute mode allows no programs.
-func (k *keeper) alone(servers []int) (problem string) {
+func (k *supervisor) setExclusive(servers []int) (problem string) {
 	others, err := k.nvml.exclusive(k.id, servers)
 	said := ""
 	switch pid, pipe := others.mpsOf(); {
@@ -225,8 +225,8 @@ func (k *keeper) alone(servers []int) (problem string) {
 		said = fmt.Sprintf("processes use the GPU without this MPS daemon; its compute mode becomes EXCLUSIVE_PROCESS "+
 			"when they have ended: %v", []int(others))
 	}
-	if said != k.said {
-		if k.said = said; said != "" {
+	if said != k.logged {
+		if k.logged = said; said != "" {
 			k.host.Log.Warn(said, "gpu", k.id)
 		}
 	}
@@ -235,10 +235,10 @@ func (k *keeper) alone(servers []int) (problem string) {
 
 // serving reports whether the daemon has an ACTIVE server, and records a FAULT. It makes a daemon
 // without a server start one. It returns the daemon's servers.
-func (k *keeper) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
+func (k *supervisor) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
 	if len(servers) == 0 && !k.fault {
 		// Remains of an earlier daemon would prevent a new server from starting.
-		if problem := k.alone(nil); problem != "" {
+		if problem := k.setExclusive(nil); problem != "" {
 			return nil, false, errors.New(problem)
 		}
 		if err := k.control.StartServer(ctx); err != nil {

@@ -29,27 +29,27 @@ func TestUnableToAsk(t *testing.T) {
 			"a package that is upgraded":   {true, missing, false},
 			"no program":                   {false, missing, true},
 		} {
-			k := &keeper{host: plugin.Host{Log: hclog.NewNullLogger(), Wake: func() {}}, starting: func() bool { return false }, served: c.served}
-			k.unable(c.err)
+			k := &supervisor{host: plugin.Host{Log: hclog.NewNullLogger(), Wake: func() {}}, starting: func() bool { return false }, served: c.served}
+			k.controlFailed(c.err)
 			if told := k.state.problem != ""; told != c.atOnce {
 				t.Errorf("%s: told at once %v, want %v", name, told, c.atOnce)
 			}
-			time.Sleep(unaskedTime - time.Second)
-			k.unable(c.err)
+			time.Sleep(controlFailedTime - time.Second)
+			k.controlFailed(c.err)
 			if told := k.state.problem != ""; told != c.atOnce {
 				t.Errorf("%s: told after 29 s %v, want %v", name, told, c.atOnce)
 			}
 			time.Sleep(time.Second)
-			k.unable(c.err)
+			k.controlFailed(c.err)
 			if k.state.problem == "" {
-				t.Errorf("%s: not told after %s", name, unaskedTime)
+				t.Errorf("%s: not told after %s", name, controlFailedTime)
 			}
 		}
 	})
 }
 
 // A daemon that an earlier plugin left and that is still wanted is looked after from the
-// first moment: a keeper that begins as unwanted would end it while no task uses it yet.
+// first moment: a supervisor that begins as unwanted would end it while no task uses it yet.
 func TestAnAdoptedDaemonIsWantedFromTheStart(t *testing.T) {
 	host := plugin.Host{Log: hclog.NewNullLogger(), Wake: func() {}}
 	d := newDaemons(t.TempDir(), filepath.Join(t.TempDir(), "none"), nil, host, nil)
@@ -60,7 +60,7 @@ func TestAnAdoptedDaemonIsWantedFromTheStart(t *testing.T) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.scan(map[gpu.ID]bool{id: true})
-	if k := d.keepers[id]; k == nil || !k.wanted {
-		t.Errorf("the keeper of a daemon that is wanted begins as %+v", k)
+	if k := d.supervisors[id]; k == nil || !k.wanted {
+		t.Errorf("the supervisor of a daemon that is wanted begins as %+v", k)
 	}
 }
