@@ -315,7 +315,7 @@ func (h *driverHost) kills(ctx context.Context, t *testing.T) (list []string) {
 				running = false
 			case <-tick.C:
 				s := h.state()
-				if at := strings.TrimSpace(string(s.Phase) + " " + string(s.Did)); s.Phase != "" && !seen[at] {
+				if at := strings.TrimSpace(string(s.Phase) + " " + string(s.LastDone)); s.Phase != "" && !seen[at] {
 					seen[at] = true
 					list = append(list, at)
 					_ = cmd.Process.Kill()

@@ -39,7 +39,7 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: adminTime, WriteTimeout: adminTime,
-		IdleTimeout: time.Minute, ErrorLog: s.quiet,
+		IdleTimeout: time.Minute, ErrorLog: s.discardLog,
 	}
 }
 

@@ -57,7 +57,7 @@ type limit struct {
 	full            time.Duration
 }
 
-func (l *limit) tell(h http.Header) {
+func (l *limit) publish(h http.Header) {
 	h["X-Ratelimit-Limit-Tokens"] = []string{strconv.FormatInt(int64(l.perMinute), 10)}
 	h["X-Ratelimit-Remaining-Tokens"] = []string{strconv.FormatInt(int64(l.left), 10)}
 	h["X-Ratelimit-Reset-Tokens"] = []string{l.full.Round(time.Millisecond).String()}
@@ -104,9 +104,9 @@ func (s *Server) spend(tenant string, n float64) {
 	}
 }
 
-// afford charges the estimated tokens of a request to its tenant. If the allowance is used up, it
+// charge charges the estimated tokens of a request to its tenant. If the allowance is used up, it
 // refuses the request and returns false.
-func (x *exchange) afford() bool {
+func (x *exchange) charge() bool {
 	r := x.reading
 	if r == nil || x.body == nil {
 		return true
@@ -120,14 +120,14 @@ func (x *exchange) afford() bool {
 	n := min(float64(r.prompt+r.expected), bound)
 	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n,
 		time.Now())
-	told.tell(x.writer.Header())
+	told.publish(x.writer.Header())
 	if !ok {
 		x.outcome = tokenLimit
 		r.turnedAway()
 		refuse(&x.writer, x.in, tokenLimit, "", min(max(after, time.Second), allowance.Minute))
 		return false
 	}
-	r.taken = n
+	r.charged = n
 	x.server.spend(x.request.Tenant, n)
 	return true
 }

@@ -20,7 +20,7 @@ type answer struct {
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.body.Read(p)
 	if r := a.x.reading; r != nil {
-		r.hear(a.x, p[:n], err)
+		r.readPart(a.x, p[:n], err)
 	}
 	if j := a.x.joined; j != nil {
 		j.Feed(p[:n])

@@ -26,11 +26,11 @@ type unplacedError struct {
 // attempts is the transport of an exchange. It retries the request on another replica if the first
 // one cannot have acted on it.
 type attempts struct {
-	x         *exchange
-	n         int       // number of attempts
-	unreached int       // attempts without a connection to the replica
-	began     time.Time // start of the current attempt
-	trace     httptrace.ClientTrace
+	x             *exchange
+	n             int       // number of attempts
+	connectFailed int       // attempts without a connection to the replica
+	began         time.Time // start of the current attempt
+	trace         httptrace.ClientTrace
 	// http2 and sent report whether the current attempt uses HTTP/2, and whether its header was sent
 	// over HTTP/2. The trace sets them.
 	http2, sent atomic.Bool
@@ -67,7 +67,7 @@ func (a *attempts) RoundTrip(out *http.Request) (*http.Response, error) {
 		if err := x.service.line.Again(out.Context(), &x.pass, verdict, pause); err != nil {
 			return nil, &unplacedError{err, failure}
 		}
-		x.take()
+		x.recordStart()
 		x.service.metrics.retried.Inc()
 		if out = a.reopen(out); out == nil {
 			return nil, errGiven
@@ -134,8 +134,8 @@ func (a *attempts) retry(res *http.Response, err error) (dispatch.Verdict, time.
 	case !harmless:
 		return 0, 0, false
 	case verdict == dispatch.Unreachable && retries > 0:
-		a.unreached++
-	case a.n-a.unreached > retries:
+		a.connectFailed++
+	case a.n-a.connectFailed > retries:
 		return 0, 0, false
 	}
 	return verdict, pause, x.body == nil || x.body.Open() != nil

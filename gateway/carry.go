@@ -23,11 +23,11 @@ var errSwitched = errors.New("the replica switched protocols without being asked
 // It is like httputil.ReverseProxy, but copies less: header values are shared, because nobody
 // modifies them.
 func (x *exchange) carry() {
-	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
-	x.attempts.trace.Got1xxResponse = x.early.pass
+	x.informational.w, x.informational.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
+	x.attempts.trace.Got1xxResponse = x.informational.pass
 	res, err := x.orFallback(x.attempts.RoundTrip(x.outbound()))
 	x.arrive()
-	x.early.end()
+	x.informational.end()
 	if err == nil && res.StatusCode < http.StatusOK {
 		res.Body.Close()
 		err = errSwitched
@@ -63,14 +63,14 @@ func (x *exchange) outbound() *http.Request {
 	}
 	out.Body = nil // so that the transport can repeat it if a connection was just closed
 	if x.body != nil {
-		x.embody(out)
+		x.setBody(out)
 	}
 	return out
 }
 
-// embody sets the body of a request, and GetBody, with which the transport repeats the request if the
+// setBody sets the body of a request, and GetBody, with which the transport repeats the request if the
 // connection was just closed.
-func (x *exchange) embody(out *http.Request) {
+func (x *exchange) setBody(out *http.Request) {
 	if out.ContentLength >= 0 {
 		out.ContentLength += x.edits.grows()
 	}
@@ -193,15 +193,15 @@ func switches(r *http.Request) bool {
 		"websocket")
 }
 
-// early passes on informational responses (1xx) until the final one arrives.
-type early struct {
+// informational passes on informational responses (1xx) until the final one arrives.
+type informational struct {
 	mu    sync.Mutex
 	w     http.ResponseWriter
 	old   bool // HTTP/1.0, which has no such responses
 	ended bool
 }
 
-func (e *early) pass(code int, header textproto.MIMEHeader) error {
+func (e *informational) pass(code int, header textproto.MIMEHeader) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.ended || e.old {
@@ -216,7 +216,7 @@ func (e *early) pass(code int, header textproto.MIMEHeader) error {
 	return nil
 }
 
-func (e *early) end() {
+func (e *informational) end() {
 	e.mu.Lock()
 	e.ended = true
 	e.mu.Unlock()

@@ -14,10 +14,10 @@ type certificate struct {
 	cert, key string
 	log       *slog.Logger
 
-	mu     sync.Mutex
-	pair   *tls.Certificate
-	looked time.Time
-	stamps [2]stamp
+	mu        sync.Mutex
+	pair      *tls.Certificate
+	lastCheck time.Time
+	stamps    [2]stamp
 }
 
 // stamp identifies a version of a file.
@@ -33,7 +33,7 @@ func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen: cannot load the certificate: %w", err)
 	}
-	c.pair, c.looked = &pair, time.Now()
+	c.pair, c.lastCheck = &pair, time.Now()
 	return c, nil
 }
 
@@ -46,8 +46,8 @@ func (c *certificate) stamp() (s [2]stamp) {
 	return s
 }
 
-// lookAgain is the shortest time between two checks of the files.
-const lookAgain = time.Second
+// checkInterval is the minimum time between two checks of the files.
+const checkInterval = time.Second
 
 // get implements GetCertificate of tls.Config. If changed files cannot be used, it returns the old
 // certificate and tries again later: they may be half written.
@@ -55,10 +55,10 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	if now.Sub(c.looked) < lookAgain {
+	if now.Sub(c.lastCheck) < checkInterval {
 		return c.pair, nil
 	}
-	c.looked = now
+	c.lastCheck = now
 	stamps := c.stamp()
 	if stamps == c.stamps {
 		return c.pair, nil

@@ -177,7 +177,8 @@ func edited(body io.ReadCloser, list []edit) io.ReadCloser {
 	var parts []io.Reader
 	at := int64(0)
 	for _, e := range list {
-		parts = append(parts, io.LimitReader(body, e.from-at), bytes.NewReader(e.text), &skipping{body, e.to - e.from})
+		parts = append(parts, io.LimitReader(body, e.from-at), bytes.NewReader(e.text),
+			&skipReader{body, e.to - e.from})
 		at = e.to
 	}
 	return &editedBody{io.MultiReader(append(parts, body)...), body}
@@ -196,13 +197,13 @@ func (e *editedBody) Whole() bool {
 
 func (e *editedBody) Close() error { return e.body.Close() }
 
-// skipping skips a number of bytes, and then returns io.EOF.
-type skipping struct {
+// skipReader skips a number of bytes, and then returns io.EOF.
+type skipReader struct {
 	from io.Reader
 	left int64
 }
 
-func (s *skipping) Read([]byte) (int, error) {
+func (s *skipReader) Read([]byte) (int, error) {
 	n, err := io.CopyN(io.Discard, s.from, s.left)
 	if s.left -= n; err == nil {
 		err = io.EOF

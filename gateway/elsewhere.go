@@ -58,7 +58,7 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 			break
 		}
 		x.release(verdict, pause)
-		x.attempts.unreached = x.attempts.n // the fallback has its own retries
+		x.attempts.connectFailed = x.attempts.n // the fallback has its own retries
 		if !x.fallBack() {
 			break // the client gets the answer of the service
 		}
@@ -70,7 +70,7 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 		if err := x.enter(); err != nil {
 			return nil, &unplacedError{err, failure}
 		}
-		x.take()
+		x.recordStart()
 		res, err = x.attempts.RoundTrip(x.outbound())
 	}
 	return res, err
@@ -84,9 +84,9 @@ var errBusy = errors.New("the replica is busy and refused the request")
 func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Verdict, pause time.Duration, ok bool) {
 	c := &x.service.config
 	switch {
-	case c.Fallback == "", c.Upstream.Retries == 0, x.ctx.Err() != nil, x.late():
+	case c.Fallback == "", c.Upstream.Retries == 0, x.ctx.Err() != nil, x.pastDeadline():
 		return 0, 0, false
-	case x.body != nil && (!x.taken || x.body.Open() == nil):
+	case x.body != nil && (!x.complete || x.body.Open() == nil):
 		return 0, 0, false
 	}
 	var unplaced *unplacedError
@@ -112,12 +112,12 @@ var fallsBack = map[dispatch.Refusal]bool{dispatch.QueueFull: true, dispatch.Too
 // fallBack moves the request to the service's fallback, if there is one.
 func (x *exchange) fallBack() bool {
 	from := x.service
-	if from.config.Fallback == "" || x.late() {
+	if from.config.Fallback == "" || x.pastDeadline() {
 		return false
 	}
 	to := x.plan.find(from.config.Fallback)
 	if !to.config.Upstream.Stream {
-		if x.takeIn(); x.failure != nil {
+		if x.receive(); x.failure != nil {
 			return false
 		}
 	}
@@ -134,13 +134,13 @@ func (x *exchange) fallBack() bool {
 	before.turnedAway() // it counts only at the new service
 	if before != nil && x.reading != nil {
 		// Keep the start of the client's wait, and the tokens already charged to its tenant.
-		x.reading.asked, x.reading.taken = before.asked, before.taken
+		x.reading.asked, x.reading.charged = before.asked, before.charged
 	}
 	x.server.metrics.moved.WithLabelValues(from.name, to.name).Inc()
 	return true
 }
 
-// late reports whether the request's own deadline has passed.
-func (x *exchange) late() bool {
+// pastDeadline reports whether the request's own deadline has passed.
+func (x *exchange) pastDeadline() bool {
 	return !x.request.Deadline.IsZero() && !time.Now().Before(x.request.Deadline)
 }

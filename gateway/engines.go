@@ -69,7 +69,7 @@ func (e *engines) Collect(ch chan<- prometheus.Metric) {
 			}
 			gauge(e.inflight, float64(c.inflight))
 			gauge(e.cache, float64(c.cache))
-			if c.told {
+			if c.reported {
 				gauge(e.used, c.used)
 				gauge(e.requests, float64(c.running), "running")
 				gauge(e.requests, float64(c.waiting), "waiting")
@@ -83,19 +83,19 @@ func (e *engines) Collect(ch chan<- prometheus.Metric) {
 type engineSum struct {
 	inflight, cache, running, waiting int
 	used, preemptions                 float64
-	told                              bool // an engine has reported figures
+	reported                          bool // an engine has reported figures
 }
 
 func (c *engineSum) add(s *engine.State, kv int) {
-	c.told = true
+	c.reported = true
 	c.running += max(s.Running, 0)
 	c.waiting += max(s.Waiting, 0)
 	c.used += max(s.KVUsed, 0) * float64(kv)
 	c.preemptions += max(s.Preemptions, 0)
 }
 
-// said is the last state reported by an engine.
-type said struct {
+// engineReport is the last state reported by an engine.
+type engineReport struct {
 	engine.State
 	at time.Time // zero before the first report
 }

@@ -13,7 +13,7 @@ import (
 func TestWhatAnEngineSaidIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &service{line: line.New(line.Options{Policy: dispatch.Policy{Mode: dispatch.Tokens, Placements: []dispatch.Placement{{}}, Priorities: 1}})}
-		l := &language{engines: map[string]said{}}
+		l := &language{engines: map[string]engineReport{}}
 		one := []line.Replica{{Replica: dispatch.Replica{ID: "r", Slots: 1}, Address: "127.0.0.1:1"}}
 		l.set(v, one)
 		if s, ok := l.engine("r"); ok {

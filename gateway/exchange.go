@@ -14,14 +14,14 @@ import (
 
 // exchange handles one request from its arrival to the end of its answer.
 type exchange struct {
-	server  *Server
-	plan    *plan
-	service *service
-	pass    line.Pass
-	request dispatch.Request
-	writer  progress
-	answer  answer
-	early   early
+	server        *Server
+	plan          *plan
+	service       *service
+	pass          line.Pass
+	request       dispatch.Request
+	writer        progress
+	answer        answer
+	informational informational
 	upload
 	asked   string       // model in the body, if a route depends on it
 	reading *reading     // nil if work is not counted in tokens
@@ -69,7 +69,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.request.Deadline.IsZero() {
 		x.ctx, x.cancel = context.WithDeadlineCause(x.ctx, x.request.Deadline, errOverdue)
 	}
-	x.take()
+	x.recordStart()
 	x.forward()
 }
 
@@ -99,8 +99,8 @@ func (x *exchange) arrive() {
 	}
 }
 
-// take records that the exchange was given a slot.
-func (x *exchange) take() {
+// recordStart records that the exchange was given a slot.
+func (x *exchange) recordStart() {
 	x.waited += x.pass.Waited()
 	x.class, x.replica = x.pass.Endpoint.Class, x.pass.Endpoint.ID
 	x.attempts.begin()
@@ -142,7 +142,7 @@ func (x *exchange) forward() {
 		ModifyResponse: x.answered,
 		ErrorHandler:   x.failed,
 		BufferPool:     x.server.buffers,
-		ErrorLog:       x.server.quiet,
+		ErrorLog:       x.server.discardLog,
 	}
 	proxy.ServeHTTP(&x.writer, x.in.WithContext(x.ctx))
 }
@@ -202,7 +202,7 @@ func (x *exchange) end() {
 	if x.outcome == served && x.answer.body != nil && x.answer.err != io.EOF {
 		switch {
 		case x.in.Context().Err() != nil || x.answer.err == nil:
-			x.gone(leftServing)
+			x.cancelled(leftServing)
 		case x.overdue():
 			x.outcome = overdue
 		default:

@@ -45,7 +45,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	case x.in.Context().Err() != nil:
 		x.release(x.abandoned(), 0)
-		x.gone(leftServing)
+		x.cancelled(leftServing)
 		return
 	case x.overdue():
 		x.release(x.abandoned(), 0)
@@ -91,9 +91,9 @@ func (x *exchange) refuseBody(err error) {
 		x.outcome = bodyTimeout
 	case x.in.Context().Err() != nil, hungUp(err):
 		if x.attempts.n == 0 {
-			x.gone(leftWaiting)
+			x.cancelled(leftWaiting)
 		} else {
-			x.gone(leftServing)
+			x.cancelled(leftServing)
 		}
 		return
 	default:
@@ -117,12 +117,12 @@ func (x *exchange) unplaced(err error) {
 		x.outcome = expired
 		refuse(&x.writer, x.in, expired, err.Error(), time.Second)
 	default:
-		x.gone(leftWaiting)
+		x.cancelled(leftWaiting)
 	}
 }
 
-// gone ends a request whose client left, or which the gateway's shutdown cut off.
-func (x *exchange) gone(o outcome) {
+// cancelled ends a request whose client left, or which the gateway's shutdown cut off.
+func (x *exchange) cancelled(o outcome) {
 	x.outcome = o
 	if errors.Is(context.Cause(x.in.Context()), errShutDown) {
 		x.outcome = shutDown

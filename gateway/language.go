@@ -18,12 +18,12 @@ import (
 
 // language is the state of a service whose work is counted in tokens.
 type language struct {
-	key       prompt.Key
-	shared    *line.Shared // its key replaces key; nil if this gateway does not share its queues
-	objective dispatch.SLO
-	e2e       time.Duration // objective for the whole answer, 0 for none
-	promised  int           // the least urgent priority with the objective
-	books     bool          // the line counts tokens in progress
+	key          prompt.Key
+	shared       *line.Shared // its key replaces key; nil if this gateway does not share its queues
+	objective    dispatch.SLO
+	e2e          time.Duration // objective for the whole answer, 0 for none
+	promised     int           // the least urgent priority with the objective
+	countsTokens bool          // the line counts tokens in progress
 	// longest is the longest prompt, in tokens, that some replica takes, 0 if any replica's is
 	// unknown.
 	longest atomic.Int64
@@ -32,7 +32,7 @@ type language struct {
 
 	mu      sync.Mutex
 	learned prompt.Learned
-	engines map[string]said // by ID, for each present replica
+	engines map[string]engineReport // by ID, for each present replica
 }
 
 // newLanguage returns nil for a service whose work is not counted in tokens.
@@ -41,8 +41,8 @@ func newLanguage(v *service) *language {
 	if !c.Language() {
 		return nil
 	}
-	l := &language{objective: c.SLO, e2e: c.E2E, promised: c.Promised, books: c.Mode == dispatch.Tokens,
-		engines: map[string]said{}}
+	l := &language{objective: c.SLO, e2e: c.E2E, promised: c.Promised, countsTokens: c.Mode == dispatch.Tokens,
+		engines: map[string]engineReport{}}
 	l.shared, _ = v.line.(*line.Shared)
 	for i := range l.key {
 		var random [8]byte
@@ -113,7 +113,7 @@ func (l *language) set(v *service, replicas []line.Replica) {
 	}
 	for id := range present {
 		if _, known := l.engines[id]; !known {
-			l.engines[id] = said{}
+			l.engines[id] = engineReport{}
 		}
 	}
 	l.mu.Unlock()
@@ -124,7 +124,7 @@ func (l *language) observed(v *service, id string, s engine.State) {
 	l.mu.Lock()
 	_, present := l.engines[id]
 	if present {
-		l.engines[id] = said{s, time.Now()}
+		l.engines[id] = engineReport{s, time.Now()}
 	}
 	l.mu.Unlock()
 	if !present {
@@ -149,7 +149,7 @@ func (l *language) size(x *exchange, tenant string) prompt.Size {
 		key = key.For(tenant)
 	}
 	s, whole := l.readBody(x, key)
-	if session := x.in.Header.Get(c.Session); !whole && session != "" && l.books && isPrompt(x.in) {
+	if session := x.in.Header.Get(c.Session); !whole && session != "" && l.countsTokens && isPrompt(x.in) {
 		s.Follow(tenant+"\x00"+session[:min(len(session), maxSessionKey)], key)
 	}
 	return s
@@ -208,19 +208,19 @@ func (l *language) estimate(s *prompt.Size) (tokens, output int) {
 // began, progress and settle report the tokens of a request to the line, if it counts tokens in
 // progress.
 func (l *language) began(x *exchange) {
-	if l.books {
+	if l.countsTokens {
 		x.service.line.Began(&x.pass)
 	}
 }
 
 func (l *language) progress(x *exchange, tokens int) {
-	if l.books {
+	if l.countsTokens {
 		x.service.line.Progress(&x.pass, tokens)
 	}
 }
 
 func (l *language) settle(x *exchange, prompt, cached, output int) {
-	if l.books {
+	if l.countsTokens {
 		x.service.line.Settle(&x.pass, prompt, cached, output)
 	}
 }

@@ -14,7 +14,7 @@ import (
 type latencies struct {
 	mu   sync.Mutex
 	now  latencySecond
-	ring [kept]api.Latency
+	ring [keptSeconds]api.Latency
 }
 
 type latencySecond struct {
@@ -43,7 +43,7 @@ func (l *latencies) turn(second int64) bool {
 		l.now = latencySecond{second: second, served: map[string]int{}}
 	}
 	if second > l.now.second {
-		l.ring[l.now.second%kept] = l.now.encoded()
+		l.ring[l.now.second%keptSeconds] = l.now.encoded()
 		l.now = latencySecond{second: second, served: map[string]int{}}
 	}
 	return second == l.now.second
@@ -74,8 +74,8 @@ func (l *latencies) last(now time.Time, window time.Duration) []api.Latency {
 	l.turn(now.Unix())
 	out := []api.Latency{}
 	until := now.Unix()
-	for second := max(1, until-min(int64(window/time.Second), kept-1)); second < until; second++ {
-		if p := &l.ring[second%kept]; p.Time == second && p.Total != nil {
+	for second := max(1, until-min(int64(window/time.Second), keptSeconds-1)); second < until; second++ {
+		if p := &l.ring[second%keptSeconds]; p.Time == second && p.Total != nil {
 			out = append(out, *p)
 		}
 	}

@@ -63,8 +63,8 @@ func (x *exchange) listModels() bool {
 	return true
 }
 
-// shown is the largest number of models in an error.
-const shown = 20
+// maxListed is the largest number of models in an error.
+const maxListed = 20
 
 // unmatched refuses a request that matches no route, and lists the models that do.
 func (x *exchange) unmatched() bool {
@@ -81,8 +81,8 @@ func (x *exchange) unmatched() bool {
 		}
 	}
 	more := ""
-	if len(models) > shown {
-		models, more = models[:shown], ", ..."
+	if len(models) > maxListed {
+		models, more = models[:maxListed], ", ..."
 	}
 	asked := "the request names no model"
 	if x.asked != "" {

@@ -28,7 +28,7 @@ func (x *exchange) prepare() bool {
 		x.service = x.plan.split(x.plan.services[at])
 		x.service.requests.Add(1)
 		if !x.service.config.Upstream.Stream {
-			x.takeIn()
+			x.receive()
 		}
 	}
 	if x.failure != nil {
@@ -45,11 +45,11 @@ func (x *exchange) prepare() bool {
 	if err := x.ask(x.service, &facts); err != nil {
 		return x.refuse(malformed, err.Error())
 	}
-	return x.afford()
+	return x.charge()
 }
 
 func (x *exchange) model() string {
-	x.takeIn()
+	x.receive()
 	if x.body == nil || x.grpc || x.failure != nil {
 		return ""
 	}

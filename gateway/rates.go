@@ -22,8 +22,8 @@ type RateStore interface {
 const (
 	// publishEvery is the interval at which changed rates are published.
 	publishEvery = 10 * time.Second
-	// profiledEvery is the number of these intervals between two checks for new profiles.
-	profiledEvery = 6
+	// profileChecks is the number of these intervals between two checks for new profiles.
+	profileChecks = 6
 )
 
 // keepRates loads the rates of new services, and publishes learned rates, until ctx ends.
@@ -32,7 +32,7 @@ func (s *Server) keepRates(ctx context.Context) {
 	tick := time.NewTicker(publishEvery)
 	defer tick.Stop()
 	for i := 0; ctx.Err() == nil; i++ {
-		if i%profiledEvery == 0 {
+		if i%profileChecks == 0 {
 			profiles = s.takeProfiles(ctx, profiles)
 		}
 		s.publishRates(ctx, saved)
@@ -116,8 +116,8 @@ func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map
 // data.
 const announceEvery = 10 * time.Second
 
-// announceWithin is the timeout of one registration, which sends two to four requests to the agent.
-const announceWithin = 20 * time.Second
+// announceTimeout is the timeout of one registration, which sends two to four requests to the agent.
+const announceTimeout = 20 * time.Second
 
 // register keeps the gateway registered until ctx ends.
 func (s *Server) register(ctx context.Context, r Registrar) {
@@ -144,7 +144,7 @@ func (s *Server) announce(ctx context.Context, r Registrar, public, admin string
 	if s.leaving.Load() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, announceWithin)
+	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
 	defer cancel()
 	return r.Register(ctx, public, admin)
 }

@@ -12,20 +12,20 @@ import (
 
 // reading follows one request to a language model and its answer.
 type reading struct {
-	service  *language
-	size     prompt.Size
-	prompt   int       // estimated tokens of the prompt
-	expected int       // expected tokens of the answer
-	asked    time.Time // when the whole request had arrived
-	came     time.Time // when the request was counted as arrived
-	arrived  int       // tokens counted as arrived, 0 if it was not counted
-	meter    meter.Meter
-	heard    bool // a successful answer has begun
-	first    time.Time
-	last     time.Time
-	metrics  *classMetrics
-	taken    float64 // tokens charged to the tenant's allowance
-	whole    bool    // the client gets the answer in one piece
+	service   *language
+	size      prompt.Size
+	prompt    int       // estimated tokens of the prompt
+	expected  int       // expected tokens of the answer
+	asked     time.Time // when the whole request had arrived
+	countedAt time.Time // when the request was counted as arrived
+	arrived   int       // tokens counted as arrived, 0 if it was not counted
+	meter     meter.Meter
+	answered  bool // a successful answer has begun
+	first     time.Time
+	last      time.Time
+	metrics   *classMetrics
+	charged   float64 // tokens charged to the tenant's allowance
+	whole     bool    // the client gets the answer in one piece
 }
 
 // read sizes a request for the queue. The prompt length in a client's header counts for rules. It
@@ -53,8 +53,8 @@ func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 // as arrived: it uses what is left and starts no replicas.
 func (r *reading) ask(q *dispatch.Request) {
 	if q.Priority <= r.service.promised {
-		r.came, r.arrived = r.asked, r.prompt+r.expected
-		r.service.series.arrive(r.came, r.arrived)
+		r.countedAt, r.arrived = r.asked, r.prompt+r.expected
+		r.service.series.arrive(r.countedAt, r.arrived)
 	}
 	q.Prompt, q.Output = r.prompt, r.expected
 	q.Blocks, q.Whole = r.size.Blocks, !r.size.Streamed
@@ -64,7 +64,7 @@ func (r *reading) ask(q *dispatch.Request) {
 // not demand.
 func (r *reading) turnedAway() {
 	if r != nil && r.arrived > 0 {
-		r.service.series.withdraw(r.came, r.arrived)
+		r.service.series.withdraw(r.countedAt, r.arrived)
 		r.arrived = 0
 	}
 }
@@ -73,13 +73,13 @@ func (r *reading) turnedAway() {
 func (r *reading) listen(x *exchange) {
 	h := x.answer.from.Header
 	r.meter = meter.New(h.Get("Content-Type"), h.Get("Content-Encoding"))
-	r.heard = x.answer.from.StatusCode/100 == 2
+	r.answered = x.answer.from.StatusCode/100 == 2
 	r.metrics = classMetricsOf(x.pass.Endpoint)
 }
 
-// hear reads the next piece of an answer, with the error of the read.
-func (r *reading) hear(x *exchange, p []byte, err error) {
-	if !r.heard {
+// readPart reads the next piece of an answer, with the error of the read.
+func (r *reading) readPart(x *exchange, p []byte, err error) {
+	if !r.answered {
 		return
 	}
 	if r.meter.Feed(p) > 0 {
@@ -89,7 +89,7 @@ func (r *reading) hear(x *exchange, p []byte, err error) {
 			r.metrics.firsts.add(r.metrics.class, r.first.Sub(x.attempts.began), float64(r.prompt))
 			r.service.began(x)
 		}
-		r.service.progress(x, int(min(r.meter.Tokens(), r.mostOutput())))
+		r.service.progress(x, int(min(r.meter.Tokens(), r.maxOutput())))
 	}
 	if err == io.EOF {
 		r.meter.End()
@@ -108,24 +108,24 @@ func (r *reading) settle(x *exchange) {
 // Limits of the tokens that a request can have used. Larger numbers of an engine are ignored: a
 // single one would spoil what is learned, and a tenant's account.
 const (
-	besides       = 1 << 16 // tokens that an engine adds to a prompt
-	besidesUnread = 1 << 20 // the prompt in a body that was not read, for example a compressed one
-	maxEach       = 1 << 20 // one answer without a limit
-	slack         = 8       // factor over the size of the request
+	promptOverhead = 1 << 16 // tokens that an engine adds to a prompt
+	unreadPrompt   = 1 << 20 // the prompt in a body that was not read, for example a compressed one
+	maxEach        = 1 << 20 // one answer without a limit
+	slack          = 8       // factor over the size of the request
 )
 
-// mostPrompt returns the largest plausible number of tokens of the prompt.
-func (r *reading) mostPrompt() int64 {
+// maxPrompt returns the largest plausible number of tokens of the prompt.
+func (r *reading) maxPrompt() int64 {
 	s := &r.size
-	most := slack*s.Text + s.IDs + besides*(s.Media+1)
+	most := slack*s.Text + s.IDs + promptOverhead*(s.Media+1)
 	if s.API == prompt.Opaque {
-		most += besidesUnread
+		most += unreadPrompt
 	}
 	return max(most, r.service.longest.Load())
 }
 
-// mostOutput returns the largest plausible number of tokens of all answers to the request.
-func (r *reading) mostOutput() int64 {
+// maxOutput returns the largest plausible number of tokens of all answers to the request.
+func (r *reading) maxOutput() int64 {
 	s := &r.size
 	if s.Limit == 0 {
 		return maxEach
@@ -140,14 +140,14 @@ func (r *reading) mostOutput() int64 {
 // used returns the usage that the engine reported, without implausible numbers.
 func (r *reading) used() meter.Usage {
 	u := r.meter.Usage()
-	most := r.mostPrompt()
+	most := r.maxPrompt()
 	if u.Prompt > most {
 		u.Prompt = -1
 	}
 	if u.Cached > most {
 		u.Cached = -1
 	}
-	if u.Output > r.mostOutput() {
+	if u.Output > r.maxOutput() {
 		u.Output = -1
 	}
 	return u
@@ -161,7 +161,7 @@ func (r *reading) output() (tokens int64, told bool) {
 		return u.Output, true
 	case r.size.API == prompt.Embeddings:
 		return 0, true
-	case r.meter.Streams() && r.meter.Tokens() <= r.mostOutput():
+	case r.meter.Streams() && r.meter.Tokens() <= r.maxOutput():
 		return r.meter.Tokens(), false
 	case !r.meter.Streams() && r.meter.Text() > 0:
 		return r.meter.Text() / 4, false
@@ -170,7 +170,7 @@ func (r *reading) output() (tokens int64, told bool) {
 }
 
 // streams reports whether the answer is a stream of tokens that has begun.
-func (r *reading) streams() bool { return r.heard && r.meter.Streams() }
+func (r *reading) streams() bool { return r.answered && r.meter.Streams() }
 
 // unlimited is the assumed limit of tokens for a request without a limit, to decide whether its
 // replica hangs.
@@ -222,26 +222,26 @@ const (
 	missed
 )
 
-// judged returns whether a finished request met the objective.
+// metObjective returns whether a finished request met the objective.
 //
 // A request that the gateway or the replica failed to serve missed the objective. An invalid
 // request, or one that the client ended, does not count.
-func (r *reading) judged(x *exchange, ended time.Time) attainment {
+func (r *reading) metObjective(x *exchange, ended time.Time) attainment {
 	switch {
 	case !r.promised(x.request.Priority):
 		return unjudged
-	case x.outcome.lost():
+	case x.outcome.replicaFailed():
 		return missed
 	case x.outcome != served:
 		return unjudged
 	case x.writer.status >= 500:
 		return missed
-	case !r.heard:
+	case !r.answered:
 		return unjudged
 	case r.meter.Streams() && !r.whole:
-		return r.judgeStream(ended.Sub(r.asked))
+		return r.streamMet(ended.Sub(r.asked))
 	}
-	return r.judgeWhole(ended.Sub(r.asked))
+	return r.wholeMet(ended.Sub(r.asked))
 }
 
 // promised reports whether the service has an objective for such a request.
@@ -250,8 +250,8 @@ func (r *reading) promised(priority int) bool {
 	return (l.objective != (dispatch.SLO{}) || l.e2e > 0) && r.size.API.Generates() && priority <= l.promised
 }
 
-// lost reports whether the gateway or the replica failed to serve the request.
-func (o outcome) lost() bool {
+// replicaFailed reports whether the gateway or the replica failed to serve the request.
+func (o outcome) replicaFailed() bool {
 	switch o {
 	case queueFull, tooLate, noClass, expired, unreachable, broken, timedOut, overdue, shortage, shutDown:
 		return true
@@ -259,8 +259,8 @@ func (o outcome) lost() bool {
 	return false
 }
 
-// judgeStream judges a finished stream. It must begin in time and continue in time.
-func (r *reading) judgeStream(took time.Duration) attainment {
+// streamMet judges a finished stream. It must begin in time and continue in time.
+func (r *reading) streamMet(took time.Duration) attainment {
 	first, began := r.ttft()
 	if !began {
 		return unjudged
@@ -270,8 +270,8 @@ func (r *reading) judgeStream(took time.Duration) attainment {
 	return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT) && within(took, r.service.e2e))
 }
 
-// judgeWhole judges an answer in one piece, which has as much time as a stream of its length.
-func (r *reading) judgeWhole(took time.Duration) attainment {
+// wholeMet judges an answer in one piece, which has as much time as a stream of its length.
+func (r *reading) wholeMet(took time.Duration) attainment {
 	o, e2e := r.service.objective, r.service.e2e
 	output, _ := r.output()
 	each := o.TTFT > 0 && o.TPOT > 0 && output >= 0 // the objective limits the time of its tokens
@@ -294,17 +294,17 @@ func attainmentIf(ok bool) attainment {
 // close records the finished request.
 func (r *reading) close(x *exchange) {
 	now := time.Now()
-	s := sample{attainment: r.judged(x, now)}
+	s := sample{attainment: r.metObjective(x, now)}
 	s.ttft, s.began = r.ttft()
-	s.tpot, s.went = r.tpot()
+	s.tpot, s.timed = r.tpot()
 	if s.began {
 		r.metrics.ttft.Observe(s.ttft.Seconds())
 	}
-	if s.went {
+	if s.timed {
 		r.metrics.tpot.Observe(s.tpot.Seconds())
 	}
 	x.service.metrics.judged(x.class, s.attainment)
-	if r.heard {
+	if r.answered {
 		u := r.used()
 		var told bool
 		s.prompt, s.cached = u.Prompt, max(u.Cached, 0)
@@ -318,10 +318,10 @@ func (r *reading) close(x *exchange) {
 		}
 		x.charged(&s)
 	}
-	if r.taken > 0 {
+	if r.charged > 0 {
 		x.server.allowances.settle(x.request.Tenant, x.plan.tenants.named(x.request.Tenant),
-			x.plan.tenants.bound(x.request.Tenant), r.taken, float64(s.prompt+s.output), now)
-		x.server.spend(x.request.Tenant, float64(s.prompt+s.output)-r.taken)
+			x.plan.tenants.bound(x.request.Tenant), r.charged, float64(s.prompt+s.output), now)
+		x.server.spend(x.request.Tenant, float64(s.prompt+s.output)-r.charged)
 	}
 	r.service.series.add(now, &s)
 }

@@ -45,7 +45,7 @@ func (x *exchange) remember(status int, took time.Duration, now time.Time) {
 		Tenant: x.plan.tenants.known(x.request.Tenant), Class: x.class, Replica: x.replica, Attempts: x.attempts.n,
 	}
 	q.Priority = x.plan.priorityName(x.request.Priority)
-	if x.reading != nil && x.reading.heard {
+	if x.reading != nil && x.reading.answered {
 		u := x.reading.used()
 		output, _ := x.reading.output()
 		q.Prompt, q.Output = max(u.Prompt, 0), max(output, 0)

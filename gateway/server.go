@@ -66,7 +66,7 @@ type Server struct {
 	accounts   *accounts
 	access     *accessLog
 	log        *slog.Logger
-	quiet      *log.Logger
+	discardLog *log.Logger
 	buffers    *bufferPool
 	bodies     *intake.Store
 	short      *shortages
@@ -99,8 +99,8 @@ func New(c *config.Config, o Options) (*Server, error) {
 	s := &Server{
 		config: c, options: o, log: o.Log, metrics: newMetrics(), accounts: newAccounts(),
 		allowances: allowances{of: map[string]*allowance.Account{}}, buffers: &bufferPool{},
-		quiet: log.New(io.Discard, "", 0),
-		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
+		discardLog: log.New(io.Discard, "", 0),
+		ready:      make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}
 	s.short = &shortages{counts: s.metrics.short, log: o.Log}
 	first, err := s.newPlan(c, &plan{config: c})
@@ -196,7 +196,7 @@ func (s *Server) bound(public net.Listener) net.Listener {
 		s.log.Warn("the limit of open files is too low for max_connections; accepting fewer", "nofile", files,
 			"max_connections", l.MaxConnections, "accepted", connections)
 	}
-	bounded := noting{conn.Bounded(public, connections, l.WriteTimeout), s.short}
+	bounded := shortageListener{conn.Bounded(public, connections, l.WriteTimeout), s.short}
 	switch {
 	case s.fronted():
 		return bounded
@@ -231,7 +231,7 @@ func (s *Server) publicServer(requests context.Context) httpServer {
 		HeaderTimeout:  l.HeaderTimeout,
 		IdleTimeout:    l.IdleTimeout,
 		MaxHeaderBytes: l.MaxHeaderBytes,
-		ErrorLog:       s.quiet,
+		ErrorLog:       s.discardLog,
 	}
 }
 
@@ -249,7 +249,7 @@ func (s *Server) netHTTP(requests context.Context) *http.Server {
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: l.MaxStreams},
-		ErrorLog:          s.quiet,
+		ErrorLog:          s.discardLog,
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return withStreams(conn.Context(ctx, c))

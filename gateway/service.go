@@ -115,7 +115,7 @@ func (s *Server) giveQueue(v *service, of *config.Config) {
 		},
 		Waits: func() {
 			if v.sleepers != nil {
-				v.sleepers.lookSoon()
+				v.sleepers.checkSoon()
 			}
 		},
 	}

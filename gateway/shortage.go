@@ -29,7 +29,7 @@ type shortages struct {
 	counts *prometheus.CounterVec
 	log    *slog.Logger
 	mu     sync.Mutex
-	told   time.Time
+	logged time.Time
 }
 
 // shortageEvery is the shortest time between two log lines about shortages.
@@ -39,20 +39,20 @@ func (s *shortages) note(to string, err error) {
 	s.counts.WithLabelValues(to).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := time.Now(); now.Sub(s.told) > shortageEvery {
-		s.told = now
+	if now := time.Now(); now.Sub(s.logged) > shortageEvery {
+		s.logged = now
 		s.log.Error("this host cannot open another connection; raise its limits (nofile, "+
 			"net.ipv4.ip_local_port_range)", "to", to, "error", err)
 	}
 }
 
-// noting is a listener that reports its shortages.
-type noting struct {
+// shortageListener is a listener that reports its shortages.
+type shortageListener struct {
 	net.Listener
 	short *shortages
 }
 
-func (l noting) Accept() (net.Conn, error) {
+func (l shortageListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if isShortage(err) {
 		l.short.note("client", err)
@@ -60,16 +60,16 @@ func (l noting) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// own is the number of file descriptors that the gateway needs besides those of connections.
-const own = 64
+// reservedFiles is the number of file descriptors that the gateway needs besides those of connections.
+const reservedFiles = 64
 
 // connectionsFor returns the number of client connections for a limit of file descriptors, at most
 // wanted. Each needs another connection to a replica.
 func connectionsFor(files uint64, wanted int) int {
-	if files >= uint64(2*wanted+own) {
+	if files >= uint64(2*wanted+reservedFiles) {
 		return wanted
 	}
-	return max(1, (int(files)-own)/2)
+	return max(1, (int(files)-reservedFiles)/2)
 }
 
 // fileLimit raises the limit of file descriptors to the allowed maximum, and returns it.

@@ -21,8 +21,8 @@ type sleeper struct {
 	woken       time.Time
 	until       time.Time // when to try again while away
 	failures    int       // consecutive failures to wake it
-	unable      bool      // its engine has no sleep mode
-	unsound     bool      // an order failed: it must be woken before it gets requests
+	noSleepMode bool      // its engine has no sleep mode
+	failed      bool      // an order failed: it must be woken before it gets requests
 }
 
 type sleepState int
@@ -58,11 +58,11 @@ var sleepNames = map[dispatch.Sleep]string{dispatch.Waking: "waking", dispatch.A
 
 // maySleep reports whether an awake replica may be put to sleep.
 func (p *sleeper) maySleep(now time.Time) bool {
-	return p.state == awake && !p.unable && !p.busy && now.Sub(p.woken) >= stays
+	return p.state == awake && !p.noSleepMode && !p.busy && now.Sub(p.woken) >= minAwake
 }
 
-// leave leaves a replica alone for a while, twice as long after each failure, up to maxSleepBackoff.
-func (p *sleeper) leave(now time.Time) {
+// backOff leaves a replica alone for a while, twice as long after each failure, up to maxSleepBackoff.
+func (p *sleeper) backOff(now time.Time) {
 	p.state = away
 	p.until = now.Add(min(minSleepBackoff<<min(p.failures, 10), maxSleepBackoff))
 	p.failures++
@@ -98,6 +98,6 @@ func (s *Server) serveAwake(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "replicas must not be negative", http.StatusBadRequest)
 		return
 	}
-	v.sleepers.setEnough(a.Class, a.Replicas, time.Now().Add(holds))
+	v.sleepers.setAwakeLimit(a.Class, a.Replicas, time.Now().Add(holds))
 	w.WriteHeader(http.StatusNoContent)
 }

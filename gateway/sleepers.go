@@ -25,15 +25,15 @@ type sleepers struct {
 	log     *slog.Logger
 	looking chan struct{}
 
-	mu       sync.Mutex
-	replicas []line.Replica
-	known    map[string]*sleeper // by replica
-	enough   map[string]enough   // by class, "" for all classes together
-	takes    time.Duration       // moving average of the time to wake a replica
+	mu          sync.Mutex
+	replicas    []line.Replica
+	known       map[string]*sleeper   // by replica
+	awakeLimits map[string]awakeLimit // by class, "" for all classes together
+	wakeTime    time.Duration         // moving average of the time to wake a replica
 }
 
-// enough is how many replicas of a class may stay awake.
-type enough struct {
+// awakeLimit is how many replicas of a class may stay awake.
+type awakeLimit struct {
 	replicas int
 	until    time.Time
 }
@@ -42,13 +42,13 @@ const (
 	// firstTakes is the assumed time to wake a replica before the first measurement. Reports for
 	// large models at level 1 say 3 to 6 s.
 	firstTakes = 5 * time.Second
-	// stays is how long a replica stays awake after it was woken.
-	stays = time.Minute
-	// settles is how long a replica must be idle before it sleeps: an engine stops the work of a
+	// minAwake is how long a replica stays awake after it was woken.
+	minAwake = time.Minute
+	// minIdle is how long a replica must be idle before it sleeps: an engine stops the work of a
 	// client that has left only a moment later.
-	settles = time.Second
-	// looks is how often to check whether a replica should sleep or wake.
-	looks = time.Second
+	minIdle = time.Second
+	// sleepCheckInterval is how often to check whether a replica should sleep or wake.
+	sleepCheckInterval = time.Second
 	// sleepPollInterval is how often to ask replicas whether they sleep: someone else may order it, or an engine
 	// may restart.
 	sleepPollInterval = 5 * time.Second
@@ -64,12 +64,12 @@ func newSleepers(v *service, m *metrics, log *slog.Logger) *sleepers {
 		engine: &engine.SleepMode{Client: v.transports.to(false, true), Scheme: v.transports.scheme, Port: c.Port,
 			Level: c.Level},
 		count: func(action, result string) { m.sleeps.WithLabelValues(v.name, action, result).Inc() },
-		known: map[string]*sleeper{}, enough: map[string]enough{}, takes: firstTakes,
+		known: map[string]*sleeper{}, awakeLimits: map[string]awakeLimit{}, wakeTime: firstTakes,
 	}
 }
 
-// lookSoon makes run check soon. It never blocks.
-func (s *sleepers) lookSoon() {
+// checkSoon makes run check soon. It never blocks.
+func (s *sleepers) checkSoon() {
 	select {
 	case s.looking <- struct{}{}:
 	default:
@@ -94,7 +94,7 @@ func (s *sleepers) replace(replicas []line.Replica) {
 		}
 	}
 	s.pass()
-	s.lookSoon()
+	s.checkSoon()
 }
 
 // pass gives the replicas to next. The caller holds mu, so that an older list never follows a newer
@@ -108,17 +108,17 @@ func (s *sleepers) pass() {
 	s.next(out)
 }
 
-// setEnough records how many replicas of a class are enough until a time.
-func (s *sleepers) setEnough(class string, replicas int, until time.Time) {
+// setAwakeLimit records how many replicas of a class are enough until a time.
+func (s *sleepers) setAwakeLimit(class string, replicas int, until time.Time) {
 	s.mu.Lock()
-	s.enough[class] = enough{replicas, until}
+	s.awakeLimits[class] = awakeLimit{replicas, until}
 	s.mu.Unlock()
-	s.lookSoon()
+	s.checkSoon()
 }
 
-// run checks every second, or when lookSoon is called, until ctx ends.
+// run checks every second, or when checkSoon is called, until ctx ends.
 func (s *sleepers) run(ctx context.Context) {
-	tick := time.NewTicker(looks)
+	tick := time.NewTicker(sleepCheckInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -149,7 +149,7 @@ func (s *sleepers) step(ctx context.Context, now time.Time) {
 		s.drainSurplus(active, now)
 	}
 	for range s.replicas {
-		id, ok := s.line.ToWake(s.takes)
+		id, ok := s.line.ToWake(s.wakeTime)
 		if !ok || s.known[id] == nil {
 			return
 		}
@@ -171,7 +171,7 @@ func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]i
 			s.ask(ctx, p)
 		}
 	case awake, sleeping:
-		if !p.unable && now.Sub(p.asked) > sleepPollInterval {
+		if !p.noSleepMode && now.Sub(p.asked) > sleepPollInterval {
 			s.ask(ctx, p)
 		}
 	case draining:
@@ -180,7 +180,7 @@ func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]i
 			p.idle = time.Time{}
 		case p.idle.IsZero():
 			p.idle = now
-		case now.Sub(p.idle) >= settles:
+		case now.Sub(p.idle) >= minIdle:
 			s.sleep(ctx, p)
 		}
 	}
@@ -189,7 +189,7 @@ func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]i
 // drainSurplus starts to drain one replica of each class that has more than enough; it sleeps when
 // it has finished its requests.
 func (s *sleepers) drainSurplus(active map[string]int, now time.Time) {
-	for class, e := range s.enough {
+	for class, e := range s.awakeLimits {
 		if now.After(e.until) {
 			continue
 		}
@@ -228,20 +228,20 @@ func (s *sleepers) wake(ctx context.Context, p *sleeper, now time.Time) {
 		p.state, p.woken = awake, now // it was not asleep yet
 		return
 	}
-	p.state, p.unsound = waking, true
+	p.state, p.failed = waking, true
 	began := now
 	s.order(ctx, p, func(ctx context.Context) error { return s.engine.Wake(ctx, p.address) }, func(err error) {
 		if err != nil {
 			s.count("wake", "failed")
-			p.leave(time.Now())
+			p.backOff(time.Now())
 			s.log.Warn("a replica could not be woken", "replica", p.address,
 				"again_in", time.Until(p.until).Round(time.Second), "error", err)
 			return
 		}
 		s.count("wake", "ok")
 		took := time.Since(began)
-		s.takes += (took - s.takes) / 4
-		p.state, p.woken, p.failures, p.unsound = awake, time.Now(), 0, false
+		s.wakeTime += (took - s.wakeTime) / 4
+		p.state, p.woken, p.failures, p.failed = awake, time.Now(), 0, false
 		s.log.Info("a replica was woken", "replica", p.address, "took", took.Round(time.Millisecond))
 	})
 }
@@ -258,7 +258,7 @@ func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
 			}
 		case err != nil:
 			s.count("sleep", "failed")
-			p.state, p.woken, p.unsound = unknown, time.Now(), true
+			p.state, p.woken, p.failed = unknown, time.Now(), true
 			s.log.Warn("a replica could not be put to sleep", "replica", p.address, "error", err)
 		default:
 			s.count("sleep", "ok")
@@ -278,17 +278,17 @@ func (s *sleepers) ask(ctx context.Context, p *sleeper) {
 		p.asked = time.Now()
 		switch {
 		case errors.Is(err, engine.ErrNoSleep):
-			if !p.unable {
+			if !p.noSleepMode {
 				s.log.Warn("a replica cannot be put to sleep", "replica", p.address, "error", err)
 			}
-			p.state, p.unable = awake, true
-		case err != nil && (p.state == sleeping || p.state == away || p.unsound):
-			p.leave(p.asked)
+			p.state, p.noSleepMode = awake, true
+		case err != nil && (p.state == sleeping || p.state == away || p.failed):
+			p.backOff(p.asked)
 		case err != nil:
 			p.state = awake // its requests will show whether it can be reached
 		case sleeps:
-			p.state, p.unsound = sleeping, false
-		case p.unsound: // it says that it is awake, but may lack its weights
+			p.state, p.failed = sleeping, false
+		case p.failed: // it says that it is awake, but may lack its weights
 			p.state = sleeping
 		default:
 			p.state, p.failures = awake, 0
@@ -315,7 +315,7 @@ func (s *sleepers) order(ctx context.Context, p *sleeper, what func(context.Cont
 		p.busy = false
 		if then(err); p.state != before {
 			s.pass()
-			s.lookSoon()
+			s.checkSoon()
 		}
 	}()
 }

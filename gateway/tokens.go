@@ -11,18 +11,18 @@ import (
 type sample struct {
 	attainment             attainment
 	ttft, tpot             time.Duration
-	began, went            bool // ttft and tpot are known
+	began, timed           bool // ttft and tpot are known
 	prompt, cached, output int64
 	estimated              bool // the engine did not report all of them
 }
 
-// kept is the number of stored seconds, the same as for concurrency.
-const kept = 3600
+// keptSeconds is the number of stored seconds, the same as for concurrency.
+const keptSeconds = 3600
 
 // tokenSeries sums up the requests that arrived or ended in each of the last seconds.
 type tokenSeries struct {
 	mu   sync.Mutex
-	ring [kept]tokenSecond
+	ring [keptSeconds]tokenSecond
 }
 
 type tokenSecond struct {
@@ -37,7 +37,7 @@ type tokenSecond struct {
 // now returns the present second. The caller holds mu.
 func (t *tokenSeries) now(now time.Time) *tokenSecond {
 	second := now.Unix()
-	p := &t.ring[second%kept]
+	p := &t.ring[second%keptSeconds]
 	if p.second != second {
 		*p = tokenSecond{second: second}
 	}
@@ -55,7 +55,7 @@ func (t *tokenSeries) arrive(now time.Time, tokens int) {
 func (t *tokenSeries) withdraw(came time.Time, tokens int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := &t.ring[came.Unix()%kept]; p.second == came.Unix() {
+	if p := &t.ring[came.Unix()%keptSeconds]; p.second == came.Unix() {
 		p.arrived -= int64(tokens)
 	}
 }
@@ -75,7 +75,7 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 		p.began++
 		p.ttft += s.ttft
 	}
-	if s.went {
+	if s.timed {
 		p.went++
 		p.tpot += s.tpot
 	}
@@ -88,7 +88,7 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 func (t *tokenSeries) at(second int64) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := &t.ring[second%kept]
+	p := &t.ring[second%keptSeconds]
 	if p.second != second {
 		return nil
 	}
@@ -101,7 +101,7 @@ func (t *tokenSeries) last(now time.Time, seconds int64) *api.Tokens {
 	defer t.mu.Unlock()
 	var sum tokenSecond
 	for second := now.Unix() - seconds; second < now.Unix(); second++ {
-		p := &t.ring[second%kept]
+		p := &t.ring[second%keptSeconds]
 		if p.second != second {
 			continue
 		}

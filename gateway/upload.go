@@ -10,12 +10,12 @@ import (
 
 // upload is the body of a request on its way from the client to a replica.
 type upload struct {
-	body    *intake.Body // nil without one
-	client  *slowBody    // the source of body
-	grpc    bool         // it is a stream of messages
-	taken   bool         // takeIn has received it, as far as it is kept
-	failure error        // error of receiving it
-	edits   edits        // changes for the replica
+	body     *intake.Body // nil without one
+	client   *slowBody    // the source of body
+	grpc     bool         // it is a stream of messages
+	complete bool         // receive has read it, as far as it is kept
+	failure  error        // error of receiving it
+	edits    edits        // changes for the replica
 }
 
 func (s *Server) upload(w http.ResponseWriter, r *http.Request) upload {
@@ -32,12 +32,12 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) upload {
 	return u
 }
 
-// takeIn receives the body before the request has a slot, so that no slot waits for a client. The
-// server also notices only after the end of a body that a client leaves. For gRPC, takeIn receives
+// receive receives the body before the request has a slot, so that no slot waits for a client. The
+// server also notices only after the end of a body that a client leaves. For gRPC, receive receives
 // the first message, because a stream may not end before it is answered.
-func (u *upload) takeIn() {
+func (u *upload) receive() {
 	switch {
-	case u.body == nil || u.taken:
+	case u.body == nil || u.complete:
 		return
 	case u.grpc:
 		u.failure = u.body.TakeMessage()
@@ -48,7 +48,7 @@ func (u *upload) takeIn() {
 		u.failure = u.body.Take()
 		u.client.floor = floor
 	}
-	u.taken = true
+	u.complete = true
 }
 
 // open returns the body for a replica, nil if it cannot be sent again.

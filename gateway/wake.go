@@ -84,7 +84,7 @@ func (w *waker) wake(ctx context.Context, queue starvation) bool {
 		switch {
 		case err != nil || desired == 0:
 			helpful = append(helpful, t)
-		case !w.stuck(t, placed):
+		case !w.unplacedTooLong(t, placed):
 			w.metrics.wakes.WithLabelValues(w.service, "starting").Inc()
 			return true
 		}
@@ -103,8 +103,8 @@ func (w *waker) wake(ctx context.Context, queue starvation) bool {
 	return false
 }
 
-// stuck reports whether a desired group has been without a node for too long.
-func (w *waker) stuck(t config.Target, placed int) bool {
+// unplacedTooLong reports whether a desired group has been without a node for too long.
+func (w *waker) unplacedTooLong(t config.Target, placed int) bool {
 	if placed > 0 {
 		delete(w.unplaced, t)
 		return false

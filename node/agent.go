@@ -152,7 +152,7 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 		return driver.Wait, err
 	}
 	state, verb := driver.Step(a.state, seen)
-	if err := a.keep(state); err != nil {
+	if err := a.saveState(state); err != nil {
 		return driver.Wait, err
 	}
 	a.giveBack(ctx)
@@ -169,7 +169,7 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	if err != nil {
 		a.log.Error("action failed", "action", string(verb), "error", err)
 	}
-	return driver.Again, a.keep(a.state.After(verb, err, time.Now()))
+	return driver.Again, a.saveState(a.state.After(verb, err, time.Now()))
 }
 
 // Time limits for operations that may hang: requests to a mirror, Nomad or Consul, and programs of
@@ -405,8 +405,8 @@ func (a *Agent) load() (s driver.State, err error) {
 
 func (a *Agent) stateFile() string { return filepath.Join(a.conf.Root.Path(a.conf.Dir), "state.json") }
 
-// keep saves a state durably if it differs from the last one.
-func (a *Agent) keep(s driver.State) error {
+// saveState saves a state durably if it differs from the last one.
+func (a *Agent) saveState(s driver.State) error {
 	if reflect.DeepEqual(s, a.state) {
 		return nil
 	}

@@ -214,14 +214,14 @@ func (a apt) install(ctx context.Context, p driver.Plan) error {
 		return err
 	}
 	if out, err := a.outside(ctx, "apt-get", args...); err != nil {
-		a.tell(out)
+		a.logOutput(out)
 		return errors.Join(fmt.Errorf("the packages could not be installed: %w", err), unfinished)
 	}
 	return nil
 }
 
-// tell logs the end of apt-get's output, which contains the reason of a failure.
-func (a apt) tell(out string) {
+// logOutput logs the end of apt-get's output, which contains the reason of a failure.
+func (a apt) logOutput(out string) {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	for _, line := range lines[max(0, len(lines)-15):] {
 		a.log.Info("apt-get: " + line)
@@ -256,7 +256,7 @@ func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Packag
 	if err == nil {
 		return nil
 	}
-	a.tell(out)
+	a.logOutput(out)
 	a.log.Warn("apt-get cannot restore the former packages, trying dpkg", "error", err)
 	return a.byDpkg(ctx, files, gone)
 }

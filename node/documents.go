@@ -150,9 +150,9 @@ func (d Documents) ResetSlots(ctx context.Context) error {
 	return err
 }
 
-// Midway returns the phase of a node with a change in progress, by name or ID. It returns "" if
+// InProgress returns the phase of a node with a change in progress, by name or ID. It returns "" if
 // there is none, or no report.
-func (d Documents) Midway(ctx context.Context, node string) (driver.Phase, error) {
+func (d Documents) InProgress(ctx context.Context, node string) (driver.Phase, error) {
 	s, err := d.Status(ctx)
 	if err != nil {
 		return "", err

@@ -73,7 +73,7 @@ func TestDocumentsThatCannotBeUnderstood(t *testing.T) {
 	if err != nil || len(s.Nodes) != 1 || s.Nodes[0].Trouble != seen.Trouble {
 		t.Errorf("%v, %+v", err, s)
 	}
-	if phase, err := a.docs.Midway(ctx, "gpu-1"); err != nil || phase != driver.Installing {
+	if phase, err := a.docs.InProgress(ctx, "gpu-1"); err != nil || phase != driver.Installing {
 		t.Errorf("%v, %q", err, phase)
 	}
 	// The node takes its slot again, once, and keeps whether it took tasks.

@@ -88,14 +88,14 @@ func (r *runner) closedLoops(ctx context.Context, mean profile.Cell, loads []*Lo
 	if r.Post != nil {
 		part = 0.7
 	}
-	for open := true; open && !r.spent(ctx, part); {
+	for open := true; open && !r.timeUp(ctx, part); {
 		open = false
 		for _, l := range loads {
-			if r.spent(ctx, part) || l.Rounds > 0 && r.Rounds.Done(l.Rounds, l.rates) || r.tooLong(l, part) {
+			if r.timeUp(ctx, part) || l.Rounds > 0 && r.Rounds.Done(l.Rounds, l.rates) || r.tooLong(l, part) {
 				continue
 			}
 			open = true
-			r.tell("closed loop", (part+1)/2*r.Time.Seconds()-time.Since(r.began).Seconds())
+			r.progress("closed loop", (part+1)/2*r.Time.Seconds()-time.Since(r.began).Seconds())
 			mean.Concurrency = l.Concurrency
 			err := r.closed(ctx, mean, l)
 			if ctx.Err() != nil {
@@ -237,7 +237,7 @@ const (
 // request was due, not from when it was sent.
 func (r *runner) openLoop(ctx context.Context, c profile.Cell) {
 	rate := r.offered()
-	if rate <= 0 || r.spent(ctx, 1) {
+	if rate <= 0 || r.timeUp(ctx, 1) {
 		return
 	}
 	left := (r.Time - time.Since(r.began)).Seconds()
@@ -246,7 +246,7 @@ func (r *runner) openLoop(ctx context.Context, c profile.Cell) {
 		r.report.note("no time was left to measure an open loop")
 		return
 	}
-	r.tell("open loop", float64(n)/rate)
+	r.progress("open loop", float64(n)/rate)
 	answers, errs := make([]profile.Answer, n), make([]error, n)
 	due := time.Now()
 	first := due

@@ -212,8 +212,8 @@ func (r *runner) finish() {
 	}
 }
 
-// callers is the number of concurrent requests to each neighbour.
-const callers = 8
+// perNeighbour is the number of concurrent requests to each neighbour.
+const perNeighbour = 8
 
 // neighbours keeps the neighbours busy until the returned function is called.
 func (r *runner) neighbours(ctx context.Context) (stop func()) {
@@ -221,7 +221,7 @@ func (r *runner) neighbours(ctx context.Context) (stop func()) {
 	var all sync.WaitGroup
 	served := make([]atomic.Int64, len(r.Neighbours))
 	for i, n := range r.Neighbours {
-		for range callers {
+		for range perNeighbour {
 			all.Go(func() {
 				about, err := n.About(ctx)
 				for err == nil && ctx.Err() == nil {

@@ -110,12 +110,12 @@ func (r *runner) run(ctx context.Context) error {
 	return r.load(ctx)
 }
 
-// spent reports whether the given part of the time is over, or ctx has ended.
-func (r *runner) spent(ctx context.Context, part float64) bool {
+// timeUp reports whether the given part of the time is over, or ctx has ended.
+func (r *runner) timeUp(ctx context.Context, part float64) bool {
 	return ctx.Err() != nil || time.Since(r.began) >= time.Duration(part*float64(r.Time))
 }
 
-func (r *runner) tell(stage string, left float64) {
+func (r *runner) progress(stage string, left float64) {
 	if r.Progress == nil {
 		return
 	}
@@ -127,7 +127,7 @@ func (r *runner) tell(stage string, left float64) {
 // warmUp determines the request form that the server accepts and how it counts tokens. It also
 // makes the server compile and load what it needs.
 func (r *runner) warmUp(ctx context.Context) error {
-	r.tell("warm-up", r.Time.Seconds())
+	r.progress("warm-up", r.Time.Seconds())
 	if err := r.findForm(ctx); err != nil {
 		return fmt.Errorf("%s: %w", r.Server.URL, err)
 	}
@@ -187,7 +187,7 @@ func (r *runner) measureCurves(ctx context.Context) error {
 	r.report.Left = append(r.report.Left, left...)
 	given := map[profile.Cell]string{}
 	var err error
-	for open := true; open && err == nil && !r.spent(ctx, shareCurves); {
+	for open := true; open && err == nil && !r.timeUp(ctx, shareCurves); {
 		open, err = r.pass(ctx, cells, given)
 	}
 	for _, c := range cells {
@@ -205,8 +205,8 @@ func (r *runner) limits() profile.Limits {
 	return profile.Limits{Context: r.report.About.Context, KV: r.report.About.Engine.KVTokens, Slots: r.Slots}
 }
 
-// hopeless is the number of failed cells, without any success, after which a run ends.
-const hopeless = 3
+// maxFailedCells is the number of failed cells, without any success, after which a run ends.
+const maxFailedCells = 3
 
 // pass measures once more each cell that is not known well enough. given holds the reasons for
 // cells that are given up. pass returns whether there may be more to do.
@@ -215,7 +215,7 @@ func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profi
 		if given[c] != "" || r.Rounds.Done(len(r.waves[c]), profile.Figures(c, r.waves[c])...) {
 			continue
 		}
-		if r.spent(ctx, shareCurves) {
+		if r.timeUp(ctx, shareCurves) {
 			return false, nil
 		}
 		if expected := r.expected(c); expected > shareCurves*r.Time.Seconds()-time.Since(r.began).Seconds() {
@@ -223,13 +223,13 @@ func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profi
 			continue
 		}
 		open = true
-		r.tell("curves", r.rest(cells, given)/shareCurves)
+		r.progress("curves", r.rest(cells, given)/shareCurves)
 		w, err := r.wave(ctx, c)
 		switch {
 		case ctx.Err() != nil:
 			return false, nil
 		case err != nil:
-			if given[c] = err.Error(); len(given) >= hopeless && len(r.waves) == 0 {
+			if given[c] = err.Error(); len(given) >= maxFailedCells && len(r.waves) == 0 {
 				return false, fmt.Errorf("%s: %w", r.Server.URL, err)
 			}
 		default:

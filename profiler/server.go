@@ -45,15 +45,15 @@ type About struct {
 }
 
 const (
-	// aside is the time limit of a request that is not measured, and maxAside the maximum size of
+	// sideTimeout is the time limit of a request that is not measured, and maxSideBody the maximum size of
 	// its response.
-	aside    = 10 * time.Second
-	maxAside = 16 << 20
+	sideTimeout = 10 * time.Second
+	maxSideBody = 16 << 20
 )
 
 // look reads one of the server's pages. status is 0 if there was no response.
 func (s *Server) look(ctx context.Context, path string, read func(io.Reader) error) (status int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, aside)
+	ctx, cancel := context.WithTimeout(ctx, sideTimeout)
 	defer cancel()
 	r, err := s.request(ctx, http.MethodGet, path, nil)
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *Server) look(ctx context.Context, path string, read func(io.Reader) err
 	if res.StatusCode != http.StatusOK {
 		return res.StatusCode, fmt.Errorf("%s answers %s", path, res.Status)
 	}
-	return res.StatusCode, read(io.LimitReader(res.Body, maxAside))
+	return res.StatusCode, read(io.LimitReader(res.Body, maxSideBody))
 }
 
 func (s *Server) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {

@@ -118,7 +118,7 @@ func (r *Router) view(name string) (v weigh.View, optedOut, ok bool) {
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
 	known := learned.Known(now, r.rates[s.name], r.profiles.Profiles[s.name], r.config.Trust.Believes)
 	rates := ratesOf(known)
-	return weigh.Weights(s.instances, s.gone(), rates, r.config.Profiles(s.name), r.config.Trust, now)
+	return weigh.Weights(s.instances, s.lastSeen(), rates, r.config.Profiles(s.name), r.config.Trust, now)
 }
 
 // ratesOf converts the measured rates of a service, in requests per second, to tokens per second if
@@ -163,9 +163,9 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 	return rates
 }
 
-// gone returns one instance for each group in seen. If a group had no instance since this router
+// lastSeen returns one instance for each group in seen. If a group had no instance since this router
 // started, its name gives class and slices.
-func (s *service) gone() []weigh.Instance {
+func (s *service) lastSeen() []weigh.Instance {
 	var out []weigh.Instance
 	for name := range s.seen {
 		in, ok := s.last[name]
@@ -207,16 +207,18 @@ func (r *Router) apply(ctx context.Context, v weigh.View, plan weigh.Plan) (int,
 		if !ok {
 			return wrote, nil
 		}
-		if err := r.take(ctx, v.Service, step, have); err != nil {
+		if err := r.writeStep(ctx, v.Service, step, have); err != nil {
 			return wrote, err
 		}
 	}
 	return maxSteps, fmt.Errorf("entries still differ from the plan after %d writes", maxSteps)
 }
 
-// take writes one step. It reads the index before it checks leadership, so that the check-and-set
+// writeStep writes one step. It reads the index before it checks leadership, so that the check-and-set
 // fails if another leader writes after the check.
-func (r *Router) take(ctx context.Context, service string, step weigh.Step, have map[weigh.Key]weigh.Observed) error {
+func (r *Router) writeStep(
+	ctx context.Context, service string, step weigh.Step, have map[weigh.Key]weigh.Observed,
+) error {
 	key := step.Entry.Key
 	index, err := r.index(ctx, service, key, have)
 	if err != nil {
@@ -334,7 +336,7 @@ func (r *Router) conclude(ctx context.Context, name string, plan weigh.Plan, wro
 		again = r.nextLook(s, again)
 	}
 	r.mu.Unlock()
-	r.say(before, after)
+	r.logStatus(before, after)
 	if again > 0 {
 		r.queue.addAfter(name, again)
 	}
@@ -366,8 +368,8 @@ func (r *Router) nextLook(s *service, wait time.Duration) time.Duration {
 	return wait
 }
 
-// say logs a change of status.
-func (r *Router) say(before, after Status) {
+// logStatus logs a change of status.
+func (r *Router) logStatus(before, after Status) {
 	if before.State == after.State && before.Reason == after.Reason && slices.Equal(before.Blocked, after.Blocked) &&
 		slices.Equal(before.Notes, after.Notes) {
 		return

@@ -137,8 +137,8 @@ func (r *Router) Report() Report {
 	for _, s := range r.services {
 		status := s.status
 		if !r.leading || status.Service == "" {
-			status = r.statusOf(s, weigh.Plan{Reason: cmp.Or(r.ailing("instances of "+s.name),
-				r.ailing("services", "election"), "another router leads, or the service was not reconciled yet")}, nil)
+			status = r.statusOf(s, weigh.Plan{Reason: cmp.Or(r.failing("instances of "+s.name),
+				r.failing("services", "election"), "another router leads, or the service was not reconciled yet")}, nil)
 		}
 		out.Services = append(out.Services, status)
 	}
@@ -148,8 +148,8 @@ func (r *Router) Report() Report {
 
 var errNotYet = errors.New("Consul has not answered yet")
 
-// ailing returns the errors of some watches, "" if all work. The caller holds Router.mu.
-func (r *Router) ailing(watches ...string) string {
+// failing returns the errors of some watches, "" if all work. The caller holds Router.mu.
+func (r *Router) failing(watches ...string) string {
 	var out []string
 	for _, what := range watches {
 		if err := r.failures[what]; err != nil {
@@ -174,7 +174,7 @@ func (r *Router) Handler() http.Handler {
 	})
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		r.mu.Lock()
-		why := r.ailing("services", "rates", "election")
+		why := r.failing("services", "rates", "election")
 		r.mu.Unlock()
 		if why != "" {
 			http.Error(w, why, http.StatusServiceUnavailable)

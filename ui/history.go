@@ -12,10 +12,10 @@ import (
 const (
 	// maxHistory is the longest period that a browser may request.
 	maxHistory = 7 * 24 * time.Hour
-	// historyWithin is the timeout of one read of Prometheus, including the wait for its turn.
-	// maxLooks limits simultaneous reads.
-	historyWithin = 20 * time.Second
-	maxLooks      = 8
+	// historyTimeout is the timeout of one read of Prometheus, including the wait for its turn.
+	// maxHistoryReads limits simultaneous reads.
+	historyTimeout  = 20 * time.Second
+	maxHistoryReads = 8
 )
 
 // Prometheus returns a reader of the Prometheus at an address.
@@ -32,11 +32,11 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, problem{"want a service, and seconds from 60 to a week"})
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), historyWithin)
+	ctx, cancel := context.WithTimeout(r.Context(), historyTimeout)
 	defer cancel()
 	select {
-	case s.looks <- struct{}{}:
-		defer func() { <-s.looks }()
+	case s.historyReads <- struct{}{}:
+		defer func() { <-s.historyReads }()
 	case <-ctx.Done():
 		answer(w, http.StatusServiceUnavailable, problem{"Prometheus is slow and many browsers ask it: try again"})
 		return

@@ -19,8 +19,8 @@ func TestLooksAtPrometheusAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New(Options{History: history})
-	for range maxLooks {
-		s.looks <- struct{}{}
+	for range maxHistoryReads {
+		s.historyReads <- struct{}{}
 	}
 	over, stop := context.WithCancel(t.Context())
 	stop()

@@ -23,10 +23,10 @@ const (
 	// maxSignIns limits simultaneous requests to Nomad for users who sign in, maxRechecks those for
 	// users who are signed in. Strangers thus cannot block users.
 	maxSignIns, maxRechecks = 4, 16
-	// asksWithin is the timeout of one request to Nomad, including the wait for its turn.
-	asksWithin = 5 * time.Second
-	// pauseAfter is the time for which a failure is returned without asking Nomad again.
-	pauseAfter = 2 * time.Second
+	// nomadTimeout is the timeout of one request to Nomad, including the wait for its turn.
+	nomadTimeout = 5 * time.Second
+	// failureTTL is the time for which a failure is returned without asking Nomad again.
+	failureTTL = 2 * time.Second
 )
 
 // guard decides who may read the page.
@@ -77,7 +77,7 @@ var (
 
 // ask runs question once one of the places is free.
 func ask(ctx context.Context, places chan struct{}, question func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, asksWithin)
+	ctx, cancel := context.WithTimeout(ctx, nomadTimeout)
 	defer cancel()
 	select {
 	case places <- struct{}{}:
@@ -88,25 +88,25 @@ func ask(ctx context.Context, places chan struct{}, question func(context.Contex
 	return question(ctx)
 }
 
-// once is like ask, and merges simultaneous calls with the same key. The question continues if the
+// askOnce is like ask, and merges simultaneous calls with the same key. The question continues if the
 // first request ends, because others wait for it.
-func (a *authorizer) once(ctx context.Context, key string, question func(context.Context) error) error {
+func (a *authorizer) askOnce(ctx context.Context, key string, question func(context.Context) error) error {
 	_, err, _ := a.asked.Do(key, func() (any, error) {
 		return nil, ask(context.WithoutCancel(ctx), a.rechecks, question)
 	})
 	return err
 }
 
-// unlocked reports whether no token is needed. While Nomad does not answer, its last answer counts.
+// aclsDisabled reports whether no token is needed. While Nomad does not answer, its last answer counts.
 // If it has never answered, unlocked returns an error and nobody is admitted.
-func (a *authorizer) unlocked(ctx context.Context) (bool, error) {
+func (a *authorizer) aclsDisabled(ctx context.Context) (bool, error) {
 	a.mu.Lock()
 	known, now := a.acls, a.now()
 	a.mu.Unlock()
-	if now.Sub(known.asked) < recheck || now.Sub(known.failed) < pauseAfter {
+	if now.Sub(known.asked) < recheck || now.Sub(known.failed) < failureTTL {
 		return known.off, known.err
 	}
-	err := a.once(ctx, "acls", func(ctx context.Context) error {
+	err := a.askOnce(ctx, "acls", func(ctx context.Context) error {
 		off, err := a.guard.open(ctx)
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -177,7 +177,7 @@ func (a *authorizer) knows(ctx context.Context, id string) (bool, error) {
 		return false, nil
 	}
 	s.used = now
-	token, fresh, failed := s.token, now.Sub(s.confirmed) < recheck, now.Sub(s.failed) < pauseAfter
+	token, fresh, failed := s.token, now.Sub(s.confirmed) < recheck, now.Sub(s.failed) < failureTTL
 	a.mu.Unlock()
 	switch {
 	case fresh:
@@ -185,7 +185,7 @@ func (a *authorizer) knows(ctx context.Context, id string) (bool, error) {
 	case failed:
 		return false, errAway
 	}
-	err := a.once(ctx, "session "+id, func(ctx context.Context) error { return a.guard.allows(ctx, token) })
+	err := a.askOnce(ctx, "session "+id, func(ctx context.Context) error { return a.guard.allows(ctx, token) })
 	switch {
 	case errors.As(err, new(deniedError)):
 		a.leave(id)
@@ -214,7 +214,7 @@ type access struct {
 }
 
 func (a *authorizer) of(r *http.Request) access {
-	off, err := a.unlocked(r.Context())
+	off, err := a.aclsDisabled(r.Context())
 	if off || err != nil {
 		return access{open: off, needed: !off, err: err}
 	}
@@ -231,7 +231,7 @@ type problem struct {
 	Error string `json:"error"`
 }
 
-func (a *authorizer) behind(next http.Handler) http.Handler {
+func (a *authorizer) authorize(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch a := a.of(r); {
 		case a.err != nil:
@@ -270,12 +270,12 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, out)
 }
 
-// signInWithin is the longest time for the body of a sign-in to arrive.
-const signInWithin = 10 * time.Second
+// signInTimeout is the longest time for the body of a sign-in to arrive.
+const signInTimeout = 10 * time.Second
 
 func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 	// Anyone can send this request, so do not wait long for its body.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(signInWithin))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(signInTimeout))
 	var given struct {
 		Token string `json:"token"`
 	}

@@ -231,7 +231,7 @@ func TestASessionOutlivesASilentNomad(t *testing.T) {
 			t.Errorf("a hundred requests asked Nomad %d times", n)
 		}
 		g.silent.Store(false)
-		time.Sleep(pauseAfter)
+		time.Sleep(failureTTL)
 		if a := d.of(g.request(t, id)); !a.open {
 			t.Errorf("when Nomad is back: %+v", a)
 		}
@@ -277,7 +277,7 @@ func TestTheBrowserIsToldThatNomadIsAway(t *testing.T) {
 		t.Errorf("the session answers %s %s", answer.Status, said)
 	}
 	c.Do(func() { c.NomadDown = false })
-	now = now.Add(pauseAfter)
+	now = now.Add(failureTTL)
 	if answer, _ := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusOK {
 		t.Errorf("when Nomad is back: %s", answer.Status)
 	}

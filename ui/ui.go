@@ -46,8 +46,8 @@ type Server struct {
 	// streams is the number of open streams.
 	streams  atomic.Int64
 	drawings drawings
-	// looks limits simultaneous reads of Prometheus.
-	looks chan struct{}
+	// historyReads limits simultaneous reads of Prometheus.
+	historyReads chan struct{}
 	// ctx ends the streams.
 	ctx context.Context
 }
@@ -59,8 +59,8 @@ func New(o Options) *Server {
 	}
 	return &Server{
 		o: o, ctx: context.Background(), authorizer: newAuthorizer(nomadGuard{o.Nomad}),
-		looks: make(chan struct{}, maxLooks),
-		watch: watch.New(watch.Options{Nomad: o.Nomad, Consul: o.Consul, Gateways: o.Gateways, Log: o.Log}),
+		historyReads: make(chan struct{}, maxHistoryReads),
+		watch:        watch.New(watch.Options{Nomad: o.Nomad, Consul: o.Consul, Gateways: o.Gateways, Log: o.Log}),
 	}
 }
 
@@ -93,8 +93,8 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("GET /v1/session", s.serveSession)
 	mux.HandleFunc("POST /v1/session", s.openSession)
 	mux.HandleFunc("DELETE /v1/session", s.closeSession)
-	mux.Handle("GET /v1/history", s.authorizer.behind(http.HandlerFunc(s.serveHistory)))
-	mux.Handle("GET /v1/stream", s.authorizer.behind(http.HandlerFunc(s.serveStream)))
+	mux.Handle("GET /v1/history", s.authorizer.authorize(http.HandlerFunc(s.serveHistory)))
+	mux.Handle("GET /v1/stream", s.authorizer.authorize(http.HandlerFunc(s.serveStream)))
 	// Pages of other sites must not open or end a session.
 	return headers(http.NewCrossOriginProtection().Handler(mux))
 }

@@ -117,7 +117,7 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 	}
 	switch {
 	case r.free != "":
-		phase, _ := docs.Midway(ctx, r.free) // only for a warning
+		phase, _ := docs.InProgress(ctx, r.free) // only for a warning
 		return freed(r.free, phase), docs.Free(ctx, r.free)
 	case r.reset:
 		return "all slots are free; nodes that are being changed take theirs again", docs.ResetSlots(ctx)

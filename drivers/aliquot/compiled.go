@@ -252,7 +252,7 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 			d.emit(t.config, fmt.Sprintf("compile cache: not kept: %v", err), nil)
 			return
 		}
-		switch settling.Look(time.Now(), tree, w.check == "" || answers(t.ctx, w.check)) {
+		switch settling.Observe(time.Now(), tree, w.check == "" || answers(t.ctx, w.check)) {
 		case compiled.Publish:
 			err := d.publishTree(t, state, dir, tree)
 			if errors.Is(err, errUnsettled) && settling.Changed() == compiled.Wait {

@@ -114,8 +114,8 @@ func (d *decoder) prefixes(a *hcl.Attribute) []netip.Prefix {
 	return out
 }
 
-// one reads a value that must be one of those allowed.
-func (d *decoder) one(a *hcl.Attribute, otherwise string, allowed ...string) string {
+// oneOf reads a value that must be one of those allowed.
+func (d *decoder) oneOf(a *hcl.Attribute, otherwise string, allowed ...string) string {
 	s := d.text(a, otherwise)
 	if !slices.Contains(allowed, s) && a != nil {
 		d.fail(a.Range, "%s is %q: want one of %s", a.Name, s, strings.Join(allowed, ", "))

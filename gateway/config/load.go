@@ -40,7 +40,7 @@ func Parse(text []byte, name string) (*Config, error) {
 		c.Priorities = []string{"normal"}
 	}
 	if err := c.LogLevel.UnmarshalText(
-		[]byte(d.one(f.LogLevel, "info", "debug", "info", "warn", "error"))); err != nil {
+		[]byte(d.oneOf(f.LogLevel, "info", "debug", "info", "warn", "error"))); err != nil {
 		d.fail(top, "log_level: %v", err)
 	}
 	c.Listen = d.listen(f.Listen)
@@ -91,14 +91,14 @@ func (d *decoder) listen(b *listenBody) Listen {
 		BodyTimeout:    d.duration(b.BodyTimeout, 30*time.Second),
 		WriteTimeout:   d.duration(b.WriteTimeout, time.Minute),
 		MaxStreams:     or(b.MaxStreams, 250),
-		Server:         d.one(b.Server, "front", "front", "net/http"),
+		Server:         d.oneOf(b.Server, "front", "front", "net/http"),
 		Trusted:        d.prefixes(b.Trusted),
 		Bodies: Bodies{
 			Each: d.size(b.BodyBuffer, 32<<20), Memory: d.size(b.BodyMemory, 64<<20),
 			Disk: d.size(b.BodyDisk, 1<<30), Dir: or(b.BodyDir, ""),
 		},
 	}
-	if d.one(b.BodyOverflow, "file", "file", "refuse") == "refuse" {
+	if d.oneOf(b.BodyOverflow, "file", "file", "refuse") == "refuse" {
 		l.Bodies.Disk = 0
 	}
 	if b.TLS != nil {
@@ -172,7 +172,7 @@ func (d *decoder) priority(a *hcl.Attribute, names []string, otherwise int) int 
 	if a == nil {
 		return otherwise
 	}
-	return max(0, slices.Index(names, d.one(a, "", names...)))
+	return max(0, slices.Index(names, d.oneOf(a, "", names...)))
 }
 
 // address reads an address of the form host:port.

@@ -8,7 +8,7 @@ func (d *decoder) peers(b *peersBody) *Peers {
 	}
 	p := &Peers{
 		Address: b.Address, Advertise: or(b.Advertise, b.Address),
-		TLS:      d.one(b.TLS, "files", "files", "connect", "off"),
+		TLS:      d.oneOf(b.TLS, "files", "files", "connect", "off"),
 		CertFile: or(b.Cert, ""), KeyFile: or(b.Key, ""), CAFile: or(b.CA, ""),
 	}
 	if _, port, err := net.SplitHostPort(p.Address); err != nil || !isPort(port, 1) {

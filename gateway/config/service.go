@@ -21,7 +21,7 @@ const promisedTo = 0.99
 func (d *decoder) service(b *serviceBody, c *Config) Service {
 	s := Service{Name: b.Name, Source: d.source(b, c), Upstream: d.upstream(b.Upstream),
 		Queue: d.queue(b.Queue, c.Priorities)}
-	if d.one(b.Policy, "slots", "slots", "tokens") == "tokens" {
+	if d.oneOf(b.Policy, "slots", "slots", "tokens") == "tokens" {
 		s.Mode = dispatch.Tokens
 	}
 	s.Engine = d.engine(b.Engine)
@@ -189,13 +189,13 @@ func (d *decoder) upstream(b *upstreamBody) Upstream {
 		b = &upstreamBody{}
 	}
 	return Upstream{
-		Protocol:       d.one(b.Protocol, "auto", "auto", "http1", "h2c", "https"),
-		Client:         d.one(b.Client, "wire", "wire", "net/http"),
+		Protocol:       d.oneOf(b.Protocol, "auto", "auto", "http1", "h2c", "https"),
+		Client:         d.oneOf(b.Client, "wire", "wire", "net/http"),
 		ConnectTimeout: d.duration(b.Connect, 2*time.Second),
 		IdleTimeout:    d.duration(b.Idle, 4*time.Second),
 		HeaderTimeout:  d.duration(b.Header, 0),
 		Retries:        or(b.Retries, 2),
-		Stream:         d.one(b.Body, "buffer", "buffer", "stream") == "stream",
+		Stream:         d.oneOf(b.Body, "buffer", "buffer", "stream") == "stream",
 		CAFile:         or(b.CAFile, ""), ServerName: or(b.ServerName, ""),
 	}
 }

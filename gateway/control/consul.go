@@ -28,7 +28,7 @@ func NewConsul(c *config.Consul) (*consul.Client, error) {
 	// Tokens are read for each request.
 	conf.Token, conf.TokenFile = "", ""
 	// Requests to an unreachable agent fail soon, so that they can be tried again.
-	conf.Transport.DialContext = (&net.Dialer{Timeout: dialWithin, Control: peers.Bound}).DialContext
+	conf.Transport.DialContext = (&net.Dialer{Timeout: dialTimeout, Control: peers.Bound}).DialContext
 	if c.Address != "" {
 		conf.Address = c.Address
 	}
@@ -41,8 +41,8 @@ func NewConsul(c *config.Consul) (*consul.Client, error) {
 	return consul.NewClient(conf)
 }
 
-// dialWithin is the timeout for connecting to Consul.
-const dialWithin = 2 * time.Second
+// dialTimeout is the timeout for connecting to Consul.
+const dialTimeout = 2 * time.Second
 
 // Rates reads and writes learned rates in Consul KV, with one key per service and gateway.
 type Rates struct {

@@ -27,15 +27,15 @@ type Identity struct {
 	roots *x509.CertPool
 }
 
-// soon is the timeout of a request to the agent if its last answer can be used instead.
-const soon = 250 * time.Millisecond
+// promptly is the timeout of a request to the agent if its last answer can be used instead.
+const promptly = 250 * time.Millisecond
 
 // Certificate implements peers.Identity.
 func (i *Identity) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	known := i.known(time.Now())
 	if known != nil {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, soon)
+		ctx, cancel = context.WithTimeout(ctx, promptly)
 		defer cancel()
 	}
 	fresh, err := i.askLeaf(ctx)
@@ -82,7 +82,7 @@ func (i *Identity) Roots(ctx context.Context, fresh bool) (*x509.CertPool, error
 	if fresh || known == nil {
 		return i.askRoots(ctx)
 	}
-	ctx, cancel := context.WithTimeout(ctx, soon)
+	ctx, cancel := context.WithTimeout(ctx, promptly)
 	defer cancel()
 	if now, err := i.askRoots(ctx); err == nil {
 		return now, nil

@@ -35,8 +35,8 @@ type owner struct {
 
 const ownerVersion = 1
 
-// restFor is the longest wait of a blocking query. It is short so that a hanging agent is noticed.
-const restFor = 10 * time.Second
+// blockingWait is the longest wait of a blocking query. It is short so that a hanging agent is noticed.
+const blockingWait = 10 * time.Second
 
 // Members implements peers.Registry.
 func (r *Registry) Members(ctx context.Context, set func([]peers.Member)) {
@@ -75,12 +75,12 @@ func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (
 	var index uint64
 	wait, told := 100*time.Millisecond, false
 	for ctx.Err() == nil {
-		within, cancel := context.WithTimeout(ctx, 2*restFor)
+		within, cancel := context.WithTimeout(ctx, 2*blockingWait)
 		token, err := r.Config.Token.Read()
 		var meta *consul.QueryMeta
 		var got func()
 		if err == nil {
-			meta, got, err = query((&consul.QueryOptions{WaitIndex: index, WaitTime: restFor, Token: token}).
+			meta, got, err = query((&consul.QueryOptions{WaitIndex: index, WaitTime: blockingWait, Token: token}).
 				WithContext(within))
 		}
 		cancel()

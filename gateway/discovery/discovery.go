@@ -118,12 +118,12 @@ type File struct {
 	Log  *slog.Logger
 }
 
-// lookEvery is the interval at which a file is checked for changes.
-const lookEvery = 500 * time.Millisecond
+// pollInterval is the interval at which a file is checked for changes.
+const pollInterval = 500 * time.Millisecond
 
 // Watch calls set whenever the file changes. It ignores an unreadable or invalid file.
 func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
-	tick := time.NewTicker(lookEvery)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	var seen os.FileInfo
 	for {

@@ -41,8 +41,8 @@ const (
 	idleInterval = time.Minute
 )
 
-// usual are the usual paths of metrics.
-var usual = []string{"/metrics", "/prometheus/metrics"}
+// defaultPaths are the usual paths of metrics.
+var defaultPaths = []string{"/metrics", "/prometheus/metrics"}
 
 // Scraper scrapes the engines of one service's replicas, with at most one request to each at a time.
 type Scraper struct {
@@ -58,10 +58,10 @@ func (s *Scraper) Interval() time.Duration { return s.options.Interval }
 
 // visit is the scraping of one replica.
 type visit struct {
-	replica line.Replica
-	stop    context.CancelFunc
-	path    int  // index in usual of the path to use
-	told    bool // the engine was asked for its limit since it was last unreachable
+	replica   line.Replica
+	stop      context.CancelFunc
+	path      int  // index in defaultPaths of the path to use
+	limitRead bool // the engine was asked for its limit since it was last unreachable
 
 	// In tokens, 0 while unknown; guarded by Scraper.mu.
 	kv, longest int
@@ -128,8 +128,8 @@ func (s *Scraper) visit(ctx context.Context, v *visit) {
 		state, err := s.ask(ctx, v)
 		wait := s.options.Interval
 		if err != nil || state.Kind == "" {
-			v.told = false
-			if misses++; misses >= len(usual) {
+			v.limitRead = false
+			if misses++; misses >= len(defaultPaths) {
 				wait = min(idleInterval, s.options.Interval<<min(misses, 8))
 			}
 		} else {
@@ -145,8 +145,8 @@ func (s *Scraper) visit(ctx context.Context, v *visit) {
 // learn processes a state.
 func (s *Scraper) learn(ctx context.Context, v *visit, state State) {
 	limit := 0
-	if !v.told {
-		v.told = true
+	if !v.limitRead {
+		v.limitRead = true
 		limit = s.longestPrompt(ctx, v)
 	}
 	s.mu.Lock()
@@ -170,7 +170,7 @@ func (s *Scraper) learn(ctx context.Context, v *visit, state State) {
 func (s *Scraper) ask(ctx context.Context, v *visit) (State, error) {
 	path := s.options.Path
 	if path == "" {
-		path = usual[v.path%len(usual)]
+		path = defaultPaths[v.path%len(defaultPaths)]
 	}
 	address := v.replica.Address
 	if s.options.Port > 0 {

@@ -48,8 +48,8 @@ func (b sglangSleep) version(ctx context.Context, address string) (string, error
 	return *told.Version, nil
 }
 
-// note sets the weight version.
-func (b sglangSleep) note(ctx context.Context, address, version string) error {
+// setVersion sets the weight version.
+func (b sglangSleep) setVersion(ctx context.Context, address, version string) error {
 	_, err := b.ask(ctx, http.MethodPost, address, "/update_weight_version", map[string]any{"new_version": version,
 		"abort_all_requests": false}, nil)
 	return err
@@ -75,7 +75,7 @@ func (b sglangSleep) asleep(ctx context.Context, address string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if noted(version) {
+	if markOf(version) {
 		return true, nil
 	}
 	switch info, err := b.info(ctx, address); {
@@ -87,7 +87,7 @@ func (b sglangSleep) asleep(ctx context.Context, address string) (bool, error) {
 	return false, nil
 }
 
-func noted(version string) bool {
+func markOf(version string) bool {
 	return strings.HasPrefix(version, noteReleased) || strings.HasPrefix(version, noteTaken)
 }
 
@@ -96,12 +96,12 @@ func (b sglangSleep) sleep(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	if err := b.note(ctx, address, noteReleased+version); err != nil {
+	if err := b.setVersion(ctx, address, noteReleased+version); err != nil {
 		return err
 	}
 	status, err := b.ask(ctx, http.MethodPost, address, "/release_memory_occupation", released, nil)
 	if status/100 == 4 { // the engine refused and released nothing
-		return errors.Join(err, b.note(ctx, address, version))
+		return errors.Join(err, b.setVersion(ctx, address, version))
 	}
 	return err
 }
@@ -111,7 +111,7 @@ func (b sglangSleep) wake(ctx context.Context, address, replica string) error {
 	if err != nil {
 		return err
 	}
-	before, released, err := b.takeBack(ctx, address, version)
+	before, released, err := b.restore(ctx, address, version)
 	if err != nil {
 		return err
 	}
@@ -126,12 +126,12 @@ func (b sglangSleep) wake(ctx context.Context, address, replica string) error {
 	if !released {
 		return nil
 	}
-	return b.note(ctx, address, before)
+	return b.setVersion(ctx, address, before)
 }
 
-// takeBack resumes the memory of an engine whose mark says that it is released. It returns the
+// restore resumes the memory of an engine whose mark says that it is released. It returns the
 // original weight version, and whether there was a mark.
-func (b sglangSleep) takeBack(ctx context.Context, address, version string) (before string, noted bool, err error) {
+func (b sglangSleep) restore(ctx context.Context, address, version string) (before string, noted bool, err error) {
 	if before, ok := strings.CutPrefix(version, noteTaken); ok {
 		return before, true, nil
 	}
@@ -142,7 +142,7 @@ func (b sglangSleep) takeBack(ctx context.Context, address, version string) (bef
 	if _, err := b.ask(ctx, http.MethodPost, address, "/resume_memory_occupation", released, nil); err != nil {
 		return "", false, err
 	}
-	return before, true, b.note(ctx, address, noteTaken+before)
+	return before, true, b.setVersion(ctx, address, noteTaken+before)
 }
 
 // reload makes the engine read its weights again if they were not kept.

@@ -93,8 +93,8 @@ func (m *SleepMode) Wake(ctx context.Context, replica string) error {
 	return how.wake(ctx, m.address(replica), replica)
 }
 
-// again is the polling interval of until.
-const again = 50 * time.Millisecond
+// pollInterval is the polling interval of until.
+const pollInterval = 50 * time.Millisecond
 
 func (m *SleepMode) until(ctx context.Context, replica string, sleeps bool) error {
 	for {
@@ -105,7 +105,7 @@ func (m *SleepMode) until(ctx context.Context, replica string, sleeps bool) erro
 		if is == sleeps {
 			return nil
 		}
-		if !sleep(ctx, again) {
+		if !sleep(ctx, pollInterval) {
 			return fmt.Errorf("is_sleeping stays %t: %w", is, context.Cause(ctx))
 		}
 	}

@@ -284,7 +284,7 @@ func (a *answer) finish(whole bool) {
 		a.WriteHeader(http.StatusOK)
 	}
 	if !a.framed {
-		trailed := len(a.names) > 0 || slices.ContainsFunc(a.late(), mayTrail)
+		trailed := len(a.names) > 0 || slices.ContainsFunc(a.trailerNames(), mayTrail)
 		switch n := int64(len(a.pending)); {
 		case trailed:
 		case a.request.Method != http.MethodHead:
@@ -310,8 +310,8 @@ func (a *answer) finish(whole bool) {
 	}
 }
 
-// late returns the names of the fields that have http.TrailerPrefix.
-func (a *answer) late() []string {
+// trailerNames returns the names of the fields that have http.TrailerPrefix.
+func (a *answer) trailerNames() []string {
 	var names []string
 	for name := range a.header {
 		if late, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
@@ -326,7 +326,7 @@ func (a *answer) trail() {
 	for _, name := range a.names {
 		a.fields(name, a.header[name])
 	}
-	for _, name := range a.late() {
+	for _, name := range a.trailerNames() {
 		if mayTrail(name) {
 			a.fields(name, a.header[http.TrailerPrefix+name])
 		}

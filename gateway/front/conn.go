@@ -67,7 +67,7 @@ func (c *conn) run() {
 		// It is not a socket, or the kernel cannot watch another one.
 		s.remove(c)
 		c.left()
-		s.handed.give(c.nc)
+		s.handedOver.give(c.nc)
 		return
 	}
 	defer func() {
@@ -77,7 +77,7 @@ func (c *conn) run() {
 	}()
 	if c.serve() {
 		c.nc.SetReadDeadline(time.Time{})
-		s.handed.give(&resumed{c.nc, bytes.Clone(c.buf[c.r:c.w])})
+		s.handedOver.give(&resumed{c.nc, bytes.Clone(c.buf[c.r:c.w])})
 		return
 	}
 	c.nc.Close()
@@ -250,8 +250,8 @@ func (c *conn) call(a *answer, r *http.Request) (ok bool) {
 
 // Bounds on reading a body that the handler did not want.
 const (
-	lingerFor  = 500 * time.Millisecond
-	lingerOver = 256 << 10
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 256 << 10
 )
 
 // linger lets the client read its answer while it still sends. Closing a connection with unread
@@ -260,6 +260,6 @@ func (c *conn) linger() {
 	if closeWrite(c.nc) != nil {
 		return
 	}
-	c.deadline(lingerFor)
-	io.CopyN(io.Discard, c.nc, lingerOver)
+	c.deadline(lingerTime)
+	io.CopyN(io.Discard, c.nc, lingerBytes)
 }

@@ -45,10 +45,10 @@ type Server struct {
 	leaving *leaving
 	closing atomic.Bool
 
-	mu       sync.Mutex
-	listener net.Listener
-	handed   *handed
-	conns    map[*conn]struct{}
+	mu         sync.Mutex
+	listener   net.Listener
+	handedOver *chanListener
+	conns      map[*conn]struct{}
 }
 
 // Serve serves until the listener fails or the server is closed. It always returns an error:
@@ -58,9 +58,9 @@ func (s *Server) Serve(l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	h := &handed{address: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
+	h := &chanListener{address: l.Addr(), conns: make(chan net.Conn), closed: make(chan struct{})}
 	s.mu.Lock()
-	s.listener, s.handed, s.leaving = l, h, w
+	s.listener, s.handedOver, s.leaving = l, h, w
 	s.conns = map[*conn]struct{}{}
 	s.mu.Unlock()
 	if s.closing.Load() {
@@ -101,7 +101,7 @@ func (s *Server) accept(l net.Listener) error {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
 	began, wait := time.Now(), time.Millisecond
-	for !s.quiet(time.Since(began)) {
+	for !s.closeIdle(time.Since(began)) {
 		select {
 		case <-ctx.Done():
 			s.Other.Shutdown(ctx)
@@ -121,7 +121,7 @@ func (s *Server) Close() error {
 		c.nc.Close()
 	}
 	if s.listener != nil {
-		s.handed.Close()
+		s.handedOver.Close()
 		s.leaving.close()
 	}
 	s.mu.Unlock()
@@ -137,16 +137,16 @@ func (s *Server) stop() {
 	}
 }
 
-// forNew is how long Shutdown leaves a connection open on which nothing has arrived: the client may
+// newConnTime is how long Shutdown leaves a connection open on which nothing has arrived: the client may
 // have sent a request already.
-const forNew = 5 * time.Second
+const newConnTime = 5 * time.Second
 
-// quiet closes idle connections and reports whether none is left.
-func (s *Server) quiet(since time.Duration) bool {
+// closeIdle closes idle connections and reports whether none is left.
+func (s *Server) closeIdle(since time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
-		if c.state.CompareAndSwap(idle, ended) || since > forNew && c.state.CompareAndSwap(fresh, ended) {
+		if c.state.CompareAndSwap(idle, ended) || since > newConnTime && c.state.CompareAndSwap(fresh, ended) {
 			c.nc.Close()
 		}
 	}
@@ -173,15 +173,15 @@ func (s *Server) logf(format string, args ...any) {
 	log.Printf(format, args...)
 }
 
-// handed is a listener that accepts connections that are handed over.
-type handed struct {
+// chanListener is a listener that accepts connections that are handed over.
+type chanListener struct {
 	address net.Addr
 	conns   chan net.Conn
 	closed  chan struct{}
 	once    sync.Once
 }
 
-func (h *handed) Accept() (net.Conn, error) {
+func (h *chanListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.conns:
 		return c, nil
@@ -190,15 +190,15 @@ func (h *handed) Accept() (net.Conn, error) {
 	}
 }
 
-func (h *handed) Close() error {
+func (h *chanListener) Close() error {
 	h.once.Do(func() { close(h.closed) })
 	return nil
 }
 
-func (h *handed) Addr() net.Addr { return h.address }
+func (h *chanListener) Addr() net.Addr { return h.address }
 
 // give hands a connection over, or closes it if the listener is closed.
-func (h *handed) give(c net.Conn) {
+func (h *chanListener) give(c net.Conn) {
 	select {
 	case h.conns <- c:
 	case <-h.closed:

@@ -61,15 +61,15 @@ func (b *Body) TakeMessage() error {
 
 func (b *Body) take(limit int64) error {
 	for b.kept < limit && !b.ended {
-		if err := b.more(limit); err != nil {
+		if err := b.readMore(limit); err != nil {
 			return err
 		}
 	}
 	return b.Err()
 }
 
-// more reads once.
-func (b *Body) more(limit int64) error {
+// readMore calls Read once.
+func (b *Body) readMore(limit int64) error {
 	if b.file != nil {
 		return b.toFile(limit)
 	}

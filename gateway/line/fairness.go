@@ -9,16 +9,16 @@ import (
 
 const (
 	// With up to fewTenants tenants, the owner sends its accounts of fairness with each heartbeat;
-	// with more, only once in tallyMany, because this visits each tenant.
-	fewTenants = 4096
-	tallyMany  = time.Second
+	// with more, only once in chargeInterval, because this visits each tenant.
+	fewTenants     = 4096
+	chargeInterval = time.Second
 )
 
 // tally returns the accounts of fairness for the other gateways, each of which may be the next owner.
 // It returns false if this gateway is not the owner, or sent them too recently.
 func (s *Shared) tally(now time.Time) ([]dispatch.Charge, bool) {
 	if role, _, _ := s.owned.Role(); role != ownership.Owner || s.queue.Tenants() > fewTenants &&
-		now.Sub(s.tallied) < tallyMany {
+		now.Sub(s.tallied) < chargeInterval {
 		return nil, false
 	}
 	s.tallied = now

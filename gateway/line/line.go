@@ -263,11 +263,11 @@ func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
 		err = context.Cause(ctx)
 	case <-expire.C:
 	}
-	return l.abandon(p, err)
+	return l.giveUp(p, err)
 }
 
-// abandon ends the wait of a request, unless it got a slot in the meantime.
-func (l *Line) abandon(p *Pass, err error) error {
+// giveUp ends the wait of a request, unless it got a slot in the meantime.
+func (l *Line) giveUp(p *Pass, err error) error {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

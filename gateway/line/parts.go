@@ -72,9 +72,9 @@ func (s *Shared) apply(now time.Time) {
 			use := ownership.Part(r.ID, slots, s.self, gateways)
 			switch {
 			case s.phase == shrinking && !s.split:
-				use = min(use, s.kept[r.ID])
+				use = min(use, s.heldSlots[r.ID])
 			case s.phase == reusing && !s.split:
-				use = s.kept[r.ID]
+				use = s.heldSlots[r.ID]
 			case s.phase != divided:
 				use = 0
 			}
@@ -102,10 +102,10 @@ func (s *Shared) within(r Replica, n int, role ownership.Role) Replica {
 	return r
 }
 
-// heardByAll reports whether the next owner will certainly get this gateway's report. Otherwise
+// allReachable reports whether the next owner will certainly get this gateway's report. Otherwise
 // this gateway must not reuse the slots that it held when it lost the owner, because the next owner
 // cannot know of them.
-func (s *Shared) heardByAll() bool {
+func (s *Shared) allReachable() bool {
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Silent && p.ID != s.lastOwner {
 			return false
@@ -140,15 +140,15 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 	}
 	slices.Sort(all)
 	for _, id := range apart {
-		s.divides(id, all)
+		s.recordDivision(id, all)
 	}
 	return all, apart
 }
 
-// divides records among which gateways another one, which may not follow the owner, may divide the
+// recordDivision records among which gateways another one, which may not follow the owner, may divide the
 // slots: its part is larger with fewer gateways. It may not know the gateways that have joined
 // since it was heard, including one that has returned. It may also know that others have gone.
-func (s *Shared) divides(by ownership.ID, now []ownership.ID) {
+func (s *Shared) recordDivision(by ownership.ID, now []ownership.ID) {
 	b := s.peerState(by)
 	if b.among == nil {
 		b.among = now

@@ -16,11 +16,11 @@ type peerState struct {
 	// unconfirmed are the remote requests that were known when a report began. They keep their slots until the
 	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*remote
-	// had is the number of slots that it held, by replica, when this gateway last decided.
-	had        map[string]int
-	hadAt      time.Time
+	// lastHeld is the number of slots that it held, by replica, when this gateway last decided.
+	lastHeld   map[string]int
+	lastHeldAt time.Time
 	load       talk.Load         // the last Load that it sent
-	shown      map[string]amount // the part of load that the series counts, by class
+	counted    map[string]amount // the part of load that the series counts, by class
 	queued     amount
 	lastRecord time.Time // when a record of it last arrived
 	acked      time.Time // when the last heartbeat was sent that it has confirmed
@@ -52,7 +52,7 @@ type remote struct {
 func (s *Shared) peerState(of ownership.ID) *peerState {
 	b := s.peerStates[of]
 	if b == nil {
-		b = &peerState{remotes: map[uint64]*remote{}, shown: map[string]amount{}}
+		b = &peerState{remotes: map[uint64]*remote{}, counted: map[string]amount{}}
 		s.peerStates[of] = b
 	}
 	return b
@@ -129,20 +129,20 @@ func (s *Shared) placeRemote(g *remote, r *talk.Record, now time.Time) {
 		g.present = true
 		return
 	}
-	g.adopt(r, now)
+	g.restore(r, now)
 }
 
-func (g *remote) adopt(r *talk.Record, now time.Time) {
+func (g *remote) restore(r *talk.Record, now time.Time) {
 	s := g.of
 	g.Endpoint = s.endpoint(r)
 	if g.present = s.queue.Adopt(&g.ticket, r.Replica, r.Arrived, r.Started, now); !g.present {
 		return
 	}
-	s.marks(&g.ticket, r, now)
+	s.progressOf(&g.ticket, r, now)
 }
 
-// marks passes the progress of an answer to the queue.
-func (s *Shared) marks(t *dispatch.Ticket, r *talk.Record, now time.Time) {
+// progressOf passes the progress of an answer to the queue.
+func (s *Shared) progressOf(t *dispatch.Ticket, r *talk.Record, now time.Time) {
 	if r.Began {
 		s.queue.Began(t, now)
 	}
@@ -257,7 +257,7 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 	case r.Kind == talk.Withdraw:
 		s.dropRemote(g, now)
 	case r.Kind == talk.Mark:
-		s.marks(&g.ticket, r, now)
+		s.progressOf(&g.ticket, r, now)
 	case r.Kind == talk.Again && g.unplaceable:
 		s.dropRemote(g, now)
 		s.refuse(from, r.ID, dispatch.NoSuchClass, 0)
@@ -266,13 +266,13 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 		s.queue.Restore(&g.ticket, now)
 		g.present = true
 	case r.Kind == talk.Again:
-		s.marks(&g.ticket, r, now)
+		s.progressOf(&g.ticket, r, now)
 		g.Endpoint = nil
 		s.queue.Retry(&g.ticket, r.Verdict, r.Pause, now)
 	case r.Kind == talk.Leave:
 		delete(s.peerState(from).remotes, r.ID)
 		if g.present {
-			s.marks(&g.ticket, r, now)
+			s.progressOf(&g.ticket, r, now)
 			g.present = false
 			s.queue.Finish(&g.ticket, r.Verdict, r.Pause, now)
 		}
@@ -311,7 +311,7 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 // show adds the requests of another gateway to the series.
 func (s *Shared) show(b *peerState, load talk.Load, now time.Time) {
 	classes := map[string]amount{}
-	for class := range b.shown {
+	for class := range b.counted {
 		classes[class] = amount{}
 	}
 	for _, h := range load.Replicas {
@@ -320,11 +320,11 @@ func (s *Shared) show(b *peerState, load talk.Load, now time.Time) {
 	queued := amount{load.Queued, load.Tokens}
 	s.series.queued(now, queued.plus(b.queued.less()))
 	for class, carried := range classes {
-		if d := carried.plus(b.shown[class].less()); d != (amount{}) {
+		if d := carried.plus(b.counted[class].less()); d != (amount{}) {
 			s.series.active(now, class, d)
 		}
-		if b.shown[class] = carried; carried == (amount{}) {
-			delete(b.shown, class)
+		if b.counted[class] = carried; carried == (amount{}) {
+			delete(b.counted, class)
 		}
 	}
 	b.load, b.queued = load, queued
@@ -339,8 +339,8 @@ func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
 		return
 	}
 	carries := map[string]int{}
-	if now.Sub(b.hadAt) < ownership.SlotHold {
-		maps.Copy(carries, b.had)
+	if now.Sub(b.lastHeldAt) < ownership.SlotHold {
+		maps.Copy(carries, b.lastHeld)
 	}
 	for _, h := range b.load.Replicas {
 		carries[h.Replica] = max(carries[h.Replica], h.Count)
@@ -350,7 +350,7 @@ func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
 		for range min(n, maxPresumed) {
 			id++
 			g := s.newRemote(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
-			g.adopt(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
+			g.restore(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
 		}
 	}
 }

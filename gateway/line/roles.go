@@ -17,7 +17,7 @@ func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 		r := &records[i]
 		switch r.Kind {
 		case talk.Claimed, talk.Ended, talk.Lapsed:
-			s.heard(from, r, now)
+			s.handleOwner(from, r, now)
 		case talk.Newer:
 			s.saw(ownership.Record{Epoch: r.Epoch, Owner: ownership.ID(r.Gateway)}, now)
 			s.owned.Promised(from, r.Epoch, now)
@@ -47,8 +47,8 @@ func (s *Shared) unlock() {
 	}
 }
 
-// heard handles an owner's records about its role.
-func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
+// handleOwner handles an owner's records about its role.
+func (s *Shared) handleOwner(from ownership.ID, r *talk.Record, now time.Time) {
 	before, _, _ := s.owned.Role()
 	switch r.Kind {
 	case talk.Ended:
@@ -73,16 +73,16 @@ func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 // wakeUp resets the line of a process that was stopped. It must not use earlier grants, or reuse
 // the slots that it held.
 func (s *Shared) wakeUp(now time.Time) {
-	if now.Sub(s.looked) < ownership.Lease {
+	if now.Sub(s.lastLook) < ownership.Lease {
 		return
 	}
 	before, _, _ := s.owned.Role()
 	s.owned.Resumed(now)
 	s.changed(before, now)
-	clear(s.kept)
+	clear(s.heldSlots)
 	s.phase, s.applied = reusing, applied{}
 	s.apply(now)
-	s.looked = now
+	s.lastLook = now
 }
 
 // follow makes this gateway a member: it stops deciding, and reports its requests to the owner.
@@ -127,26 +127,26 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	case ownership.Apart:
 		for id, b := range s.peerStates {
 			if had := s.taken(id); len(had) > 0 {
-				b.had, b.hadAt = had, now
+				b.lastHeld, b.lastHeldAt = had, now
 			}
 			s.empty(b, now)
 			b.reported = false
 		}
-		s.keep(before)
-		s.phase, s.among, s.split = reusing, nil, !s.heardByAll()
+		s.recordHeld(before)
+		s.phase, s.among, s.split = reusing, nil, !s.allReachable()
 	}
 	s.apply(now) // before requests are assigned to the replicas
 	if before == ownership.Member {
 		s.queue.Charged(s.charges)
-		s.takeBack(now)
+		s.requeueOwn(now)
 	}
 	s.pump(now)
 }
 
-// keep records the slots that this gateway holds when it loses the owner: all of them if it was the
+// recordHeld records the slots that this gateway holds when it loses the owner: all of them if it was the
 // owner itself, otherwise those of which the owner knows that they were taken.
-func (s *Shared) keep(before ownership.Role) {
-	clear(s.kept)
+func (s *Shared) recordHeld(before ownership.Role) {
+	clear(s.heldSlots)
 	known := time.Time{}
 	for _, p := range s.view.Peers {
 		if p.ID == s.lastOwner {
@@ -155,13 +155,13 @@ func (s *Shared) keep(before ownership.Role) {
 	}
 	for _, t := range s.carried {
 		if e := t.pass.Endpoint; e != nil && (before != ownership.Member || t.started.Before(known)) {
-			s.kept[e.ID]++
+			s.heldSlots[e.ID]++
 		}
 	}
 }
 
-// takeBack puts all requests of this gateway into its own queue.
-func (s *Shared) takeBack(now time.Time) {
+// requeueOwn puts all requests of this gateway into its own queue.
+func (s *Shared) requeueOwn(now time.Time) {
 	for _, id := range s.inOrder() {
 		t := s.carried[id]
 		if t.pass.Endpoint == nil {
@@ -172,7 +172,7 @@ func (s *Shared) takeBack(now time.Time) {
 			Value: &t.local}}
 		if t.queued = s.queue.Adopt(&t.local.ticket, t.pass.Endpoint.ID, t.arrived, t.started, now); t.queued {
 			r := t.record(talk.Mark)
-			s.marks(&t.local.ticket, &r, now)
+			s.progressOf(&t.local.ticket, &r, now)
 		}
 	}
 }
@@ -226,7 +226,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	case talk.Enter, talk.Entry:
 		s.enter(from, r, now)
 	case talk.Lost:
-		s.greet(from)
+		s.claimTo(from)
 	default:
 		s.ended(from, r, now)
 	}
@@ -236,10 +236,10 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 func (s *Shared) Greet(to ownership.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.greet(to)
+	s.claimTo(to)
 }
 
-func (s *Shared) greet(to ownership.ID) {
+func (s *Shared) claimTo(to ownership.ID) {
 	if role, epoch, _ := s.owned.Role(); role == ownership.Owner || role == ownership.Gathering {
 		b := s.peerState(to)
 		s.dropWaiting(b, time.Now()) // the gateway will report them
@@ -324,7 +324,7 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	now := time.Now()
 	s.mu.Lock()
 	s.wakeUp(now)
-	s.looked = now
+	s.lastLook = now
 	for i := range v.Peers {
 		if b := s.peerStates[v.Peers[i].ID]; b != nil {
 			v.Peers[i].Follows = b.load.Follows
@@ -333,7 +333,7 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	s.view = v
 	claim = s.step(now)
 	s.sweep(now)
-	s.split = s.split || !s.heardByAll()
+	s.split = s.split || !s.allReachable()
 	s.apply(now)
 	s.pump(now)
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {

@@ -33,12 +33,12 @@ type Shared struct {
 	peerStates map[ownership.ID]*peerState
 	view       ownership.View
 	all        []Replica
-	kept       map[string]int // slots in use when the owner was lost
+	heldSlots  map[string]int // slots in use when the owner was lost
 	// split reports whether some gateway was not heard since the owner was lost. It may have become
 	// the owner without a report of kept.
 	split     bool
 	lastOwner ownership.ID // the last owner that this gateway followed
-	looked    time.Time    // when Look was last called
+	lastLook  time.Time    // when Look was last called
 	// detached reports whether Look is no longer called; see Detach.
 	detached bool
 	salt     [2]uint64      // of the hashes of prompts
@@ -89,9 +89,9 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 	s := &Shared{
 		Line: New(o), name: name, self: self, owned: ownership.New(name, self, now), send: send,
 		carried: map[uint64]*carried{}, active: map[string]*held{},
-		peerStates: map[ownership.ID]*peerState{}, kept: map[string]int{},
+		peerStates: map[ownership.ID]*peerState{}, heldSlots: map[string]int{},
 	}
-	s.looked, s.config = now, fingerprint(o.Policy)
+	s.lastLook, s.config = now, fingerprint(o.Policy)
 	var random [16]byte
 	rand.Read(random[:])
 	s.salt = [2]uint64{binary.LittleEndian.Uint64(random[:]), binary.LittleEndian.Uint64(random[8:])}
@@ -110,7 +110,7 @@ func (s *Shared) Salt() [2]uint64 {
 // mayGrant reports whether the queue may give slots: as the owner during its lease, or without an
 // owner within this gateway's part. A process that was stopped gives none until the next Look.
 func (s *Shared) mayGrant(now time.Time) bool {
-	if !s.detached && now.Sub(s.looked) >= ownership.Lease {
+	if !s.detached && now.Sub(s.lastLook) >= ownership.Lease {
 		return false
 	}
 	switch role, _, _ := s.owned.Role(); role {
@@ -217,11 +217,11 @@ func (s *Shared) awaitSlot(ctx context.Context, t *carried, now time.Time) error
 		err = context.Cause(ctx)
 	case <-expire.C:
 	}
-	return s.giveUp(t, err)
+	return s.giveUpShared(t, err)
 }
 
-// giveUp ends the wait of a request, unless it got a slot in the meantime.
-func (s *Shared) giveUp(t *carried, err error) error {
+// giveUpShared ends the wait of a request, unless it got a slot in the meantime.
+func (s *Shared) giveUpShared(t *carried, err error) error {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()

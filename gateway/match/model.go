@@ -38,24 +38,24 @@ func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	case "", "identity":
 		return body, true
 	case "gzip", "x-gzip":
-		return io.LimitReader(&late{open: func() (io.Reader, error) {
+		return io.LimitReader(&lazyReader{open: func() (io.Reader, error) {
 			return gzip.NewReader(body)
 		}}, MaxDecoded), true
 	case "deflate":
-		return io.LimitReader(&late{open: func() (io.Reader, error) {
+		return io.LimitReader(&lazyReader{open: func() (io.Reader, error) {
 			return zlib.NewReader(body)
 		}}, MaxDecoded), true
 	}
 	return nil, false
 }
 
-// late is a reader that is opened at its first Read.
-type late struct {
+// lazyReader is a reader that is opened at its first Read.
+type lazyReader struct {
 	open func() (io.Reader, error)
 	r    io.Reader
 }
 
-func (l *late) Read(p []byte) (n int, err error) {
+func (l *lazyReader) Read(p []byte) (n int, err error) {
 	if l.r == nil {
 		if l.r, err = l.open(); err != nil {
 			l.r = errReader{err}

@@ -24,7 +24,7 @@ func (h *Hub) claim(name string, l *line.Shared) {
 			delete(h.claims, name)
 			h.mu.Unlock()
 		}()
-		ctx, cancel := context.WithTimeout(ctx, claimWithin)
+		ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 		defer cancel()
 		next, old := l.Next()
 		sent := time.Now()
@@ -46,9 +46,9 @@ func (h *Hub) claim(name string, l *line.Shared) {
 	})
 }
 
-// claimWithin bounds a claim, which sends two requests to Consul. It is long because a service has
+// claimTimeout bounds a claim, which sends two requests to Consul. It is long because a service has
 // no owner until Consul answers.
-const claimWithin = 20 * time.Second
+const claimTimeout = 20 * time.Second
 
 // reread reads the owners of all services from Consul.
 func (h *Hub) reread(ctx context.Context) {

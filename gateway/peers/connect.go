@@ -40,7 +40,7 @@ func (h *Hub) dial(p *peer) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(dialAgain):
+			case <-time.After(dialRetry):
 			}
 		}
 	})
@@ -131,7 +131,7 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	defer s.close()
 	err = s.read(func(records []talk.Record) {
 		open = true
-		h.heard(id, s, records)
+		h.handleRecords(id, s, records)
 	})
 	h.mu.Lock()
 	if p := h.peers[id]; p != nil && p.out == s {
@@ -141,8 +141,8 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	return open, err
 }
 
-// heard processes records that another gateway sent on the stream that this gateway opened.
-func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
+// handleRecords processes records that another gateway sent on the stream that this gateway opened.
+func (h *Hub) handleRecords(id ownership.ID, s *stream, records []talk.Record) {
 	now := time.Now()
 	fresh, restarted := false, false
 	h.mu.Lock()
@@ -198,7 +198,7 @@ func (p *peer) incarnate(process uint64) (restarted bool) {
 func (h *Hub) serve(server grpc.ServerStream) error {
 	s := h.newStream(server)
 	defer s.close()
-	mute := time.AfterFunc(helloWithin, s.close)
+	mute := time.AfterFunc(helloTimeout, s.close)
 	defer mute.Stop()
 	go s.write()
 	read := make(chan error, 1)

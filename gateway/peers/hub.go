@@ -175,8 +175,8 @@ func (h *Hub) Run(ctx context.Context) {
 	h.ctx = ctx
 	h.mu.Unlock()
 	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(maxFrame),
-		grpc.ConnectionTimeout(shakeWithin), grpc.MaxConcurrentStreams(1),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: helloWithin})}
+		grpc.ConnectionTimeout(handshakeTimeout), grpc.MaxConcurrentStreams(1),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: helloTimeout})}
 	if s := h.options.Security; s != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(s.server)))
 	}

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	dialWithin = 500 * time.Millisecond
-	dialAgain  = 50 * time.Millisecond
-	// shakeWithin bounds a TLS handshake, during which both ends may query Consul.
-	shakeWithin = 2 * verifyWithin
-	// helloWithin is how long a connection may stay open without a stream, and a stream without a
+	dialTimeout = 500 * time.Millisecond
+	dialRetry   = 50 * time.Millisecond
+	// handshakeTimeout bounds a TLS handshake, during which both ends may query Consul.
+	handshakeTimeout = 2 * verifyTimeout
+	// helloTimeout is how long a connection may stay open without a stream, and a stream without a
 	// Hello. A gateway opens the stream and sends its Hello at once.
-	helloWithin = 2 * time.Second
+	helloTimeout = 2 * time.Second
 	// unacknowledged closes a connection after this long without an acknowledgement from the other
 	// host. Without it, a stream would hang after a network outage for about as long as the outage
 	// lasted, because TCP retransmits less and less often. A stopped process does not close its
@@ -41,11 +41,11 @@ func Bound(_, _ string, c syscall.RawConn) error {
 
 // connect opens a connection to a gateway.
 func (h *Hub) connect(ctx context.Context, id ownership.ID) (net.Conn, error) {
-	raw, err := (&net.Dialer{Timeout: dialWithin, Control: Bound}).DialContext(ctx, "tcp", string(id))
+	raw, err := (&net.Dialer{Timeout: dialTimeout, Control: Bound}).DialContext(ctx, "tcp", string(id))
 	if err != nil || h.options.Security == nil {
 		return raw, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, shakeWithin)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	secured := tls.Client(raw, h.options.Security.client)
 	if err := secured.HandshakeContext(ctx); err != nil {

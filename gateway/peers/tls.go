@@ -55,13 +55,13 @@ func (Files) Check(*x509.Certificate) error { return nil }
 // gateway. Names and addresses are not checked, because gateways come and go.
 type Security struct{ server, client *tls.Config }
 
-// verifyWithin bounds the requests to Consul during a handshake.
-const verifyWithin = 10 * time.Second
+// verifyTimeout bounds the requests to Consul during a handshake.
+const verifyTimeout = 10 * time.Second
 
 // Secure returns the TLS configuration for an identity.
 func Secure(i Identity) *Security {
 	verify := func(s tls.ConnectionState) error {
-		ctx, cancel := context.WithTimeout(context.Background(), verifyWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), verifyTimeout)
 		defer cancel()
 		return verify(ctx, i, s.PeerCertificates, time.Now())
 	}

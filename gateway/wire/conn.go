@@ -27,13 +27,13 @@ type conn struct {
 	out   []byte // the request's header, and a short body
 
 	// State of the current exchange:
-	ctx      context.Context
-	unwatch  func() bool
-	cut      func() // c.cutOff, made once
-	sending  *sending
-	wrote    bool // part of the request was written to the socket
-	heard    bool // part of an answer was received
-	reusable bool
+	ctx         context.Context
+	unwatch     func() bool
+	cut         func() // c.cutOff, made once
+	sending     *sending
+	wrote       bool // part of the request was written to the socket
+	answerBegun bool // part of an answer was received
+	reusable    bool
 
 	mu     sync.Mutex
 	ended  bool  // the exchange was cut off: do not change the deadlines
@@ -110,7 +110,7 @@ func (c *conn) reason(err error) error {
 // connection.
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 	c.ctx = req.Context()
-	c.wrote, c.heard, c.reusable, c.headed, c.sending = false, false, !req.Close, false, nil
+	c.wrote, c.answerBegun, c.reusable, c.headed, c.sending = false, false, !req.Close, false, nil
 	c.unwatch = context.AfterFunc(c.ctx, c.cut)
 	err := c.send(req)
 	var res *http.Response
@@ -129,7 +129,7 @@ func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 // it was written, or it may reach a replica twice and no answer began.
 func (c *conn) repeats(req *http.Request, err error) bool {
 	var late net.Error
-	if c.heard || req.Context().Err() != nil || errors.As(err, &late) && late.Timeout() {
+	if c.answerBegun || req.Context().Err() != nil || errors.As(err, &late) && late.Timeout() {
 		return false
 	}
 	c.mu.Lock()
@@ -237,7 +237,7 @@ func (c *conn) fill(limit int) error {
 func (c *conn) read(p []byte) (int, error) {
 	n, err := c.in.Read(p)
 	if n > 0 {
-		c.heard = true
+		c.answerBegun = true
 	}
 	return n, err
 }

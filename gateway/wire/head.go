@@ -62,7 +62,7 @@ func (c *conn) receive(req *http.Request) (*http.Response, error) {
 // informed forwards an informational answer.
 func (c *conn) informed(a *answer) error {
 	if a.StatusCode == http.StatusContinue && c.sending != nil {
-		c.sending.tell(true)
+		c.sending.signal(true)
 	}
 	if a.body.kind != none || a.body.unclear {
 		return malformed("status %d with a body", a.StatusCode)
@@ -112,7 +112,7 @@ func (c *conn) head(limit int) ([]byte, error) {
 			return nil, errTooLarge
 		}
 		if err := c.fill(limit + 2*bufferSize); err != nil {
-			if err == io.EOF && at == 0 && !c.heard {
+			if err == io.EOF && at == 0 && !c.answerBegun {
 				return nil, errClosed
 			}
 			return nil, unexpected(err)

@@ -19,7 +19,7 @@ func (t *Transport) take(address string) *conn {
 		all[len(all)-1] = nil
 		t.idle[address] = all[:len(all)-1]
 		t.mu.Unlock()
-		if !c.overstayed(time.Now()) && c.socket.Quiet() {
+		if !c.expired(time.Now()) && c.socket.Quiet() {
 			return c
 		}
 		c.Conn.Close()
@@ -44,22 +44,22 @@ func (t *Transport) put(c *conn) {
 	}
 }
 
-// overstayed reports whether a connection has been idle for too long.
-func (c *conn) overstayed(now time.Time) bool {
+// expired reports whether a connection has been idle for too long.
+func (c *conn) expired(now time.Time) bool {
 	limit := c.transport.IdleTimeout
 	return limit > 0 && now.Sub(c.since) >= limit
 }
 
-// lookEvery is how often to check idle connections that may stay: a connection that its replica
+// checkInterval is how often to check idle connections that may stay: a connection that its replica
 // closed must not hold a file descriptor for ever.
-const lookEvery = 30 * time.Second
+const checkInterval = 30 * time.Second
 
 // untilOver returns when to check a connection that has been idle for the given time.
 func (t *Transport) untilOver(idle time.Duration) time.Duration {
 	if t.IdleTimeout > 0 {
-		return min(t.IdleTimeout-idle, lookEvery)
+		return min(t.IdleTimeout-idle, checkInterval)
 	}
-	return lookEvery
+	return checkInterval
 }
 
 // clear closes connections that have been idle for too long or that their replica closed, and
@@ -68,11 +68,11 @@ func (t *Transport) clear() {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := lookEvery
+	next := checkInterval
 	for address, all := range t.idle {
 		kept := all[:0]
 		for _, c := range all {
-			if c.overstayed(now) || !c.socket.Quiet() {
+			if c.expired(now) || !c.socket.Quiet() {
 				c.Conn.Close()
 				continue
 			}

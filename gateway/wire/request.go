@@ -263,9 +263,9 @@ func (s *sending) all() error {
 }
 
 // refuse cancels a body that still waits for "100 Continue".
-func (s *sending) refuse() { s.tell(false) }
+func (s *sending) refuse() { s.signal(false) }
 
-func (s *sending) tell(wanted bool) {
+func (s *sending) signal(wanted bool) {
 	if s.proceed != nil {
 		select {
 		case s.proceed <- wanted:

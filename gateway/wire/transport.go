@@ -57,7 +57,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		// The replica closed the connection while it was idle: retry on a new one. A new connection
 		// that is closed has another cause.
-		if req = again(req); req == nil {
+		if req = rewound(req); req == nil {
 			return nil, err
 		}
 	}
@@ -77,8 +77,8 @@ func (t *Transport) open(ctx context.Context, address string) (*conn, error) {
 	return newConn(t, nc, address), nil
 }
 
-// again copies a request with its body rewound; nil if that is not possible.
-func again(req *http.Request) *http.Request {
+// rewound copies a request with its body rewound; nil if that is not possible.
+func rewound(req *http.Request) *http.Request {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req
 	}

@@ -85,15 +85,15 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 		}
 		return out, to
 	}
-	if f.Moves, err = wish.taken(ctx, look); err != nil {
+	if f.Moves, err = wish.accepted(ctx, look); err != nil {
 		return Fragmentation{}, err
 	}
 	return f, ctx.Err()
 }
 
-// taken looks for moves until Takes accepts all of them. After maxAsked calls, it returns those that
+// accepted looks for moves until Takes accepts all of them. After maxAsked calls, it returns those that
 // Takes has accepted.
-func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
+func (w Wish) accepted(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
 	barred, agreed := pack.Barred{}, map[string]bool{}
 	for asked := 0; ; {
 		moves, to := look(barred)
@@ -148,7 +148,7 @@ type rules struct {
 	client  *api.Client
 	healthy map[group]int // running and not unhealthy
 	jobs    map[group]*api.Job
-	why     map[group]string // why a job cannot be read
+	problem map[group]string // why a job cannot be read
 }
 
 type group struct{ namespace, job, name string }
@@ -158,7 +158,9 @@ func groupOf(a *api.Allocation) group { return group{a.Namespace, a.JobID, a.Tas
 func (g group) String() string { return strings.Join([]string{g.namespace, g.job, g.name}, "/") }
 
 func newRules(ctx context.Context, client *api.Client, nodes []Node) *rules {
-	r := &rules{ctx: ctx, client: client, healthy: map[group]int{}, jobs: map[group]*api.Job{}, why: map[group]string{}}
+	r := &rules{
+		ctx: ctx, client: client, healthy: map[group]int{}, jobs: map[group]*api.Job{}, problem: map[group]string{},
+	}
 	for _, n := range nodes {
 		for _, h := range n.Held {
 			if Healthy(h.Allocation, true) {
@@ -229,13 +231,13 @@ func (r *rules) job(g group) (*api.Job, string) {
 	if job, ok := r.jobs[g]; ok {
 		return job, ""
 	}
-	if why, ok := r.why[g]; ok {
+	if why, ok := r.problem[g]; ok {
 		return nil, why
 	}
 	job, _, err := r.client.Jobs().Info(g.job, (&api.QueryOptions{Namespace: g.namespace}).WithContext(r.ctx))
 	if err != nil {
-		r.why[g] = "its job cannot be read: " + err.Error()
-		return nil, r.why[g]
+		r.problem[g] = "its job cannot be read: " + err.Error()
+		return nil, r.problem[g]
 	}
 	r.jobs[g] = job
 	return job, ""

@@ -95,7 +95,7 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 		}
 		job, _, err := client.Jobs().Info(stub.ID,
 			(&api.QueryOptions{Namespace: stub.Namespace, AllowStale: true}).WithContext(ctx))
-		if gone(err) {
+		if isNotFound(err) {
 			continue
 		}
 		if err != nil {
@@ -114,8 +114,8 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 	return seen, nil
 }
 
-// gone reports whether an error means that the requested object no longer exists.
-func gone(err error) bool {
+// isNotFound reports whether an error means that the requested object no longer exists.
+func isNotFound(err error) bool {
 	var answer api.UnexpectedResponseError
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }

@@ -29,11 +29,11 @@ type Follower struct {
 }
 
 const (
-	// look is how long one query of the allocations may block. Changes that do not end the query,
+	// queryWait is how long one query of the allocations may block. Changes that do not end the query,
 	// such as an unhealthy GPU, are seen after this time.
-	look = 10 * time.Second
-	// again is the pause after a failure.
-	again = 2 * time.Second
+	queryWait = 10 * time.Second
+	// retryPause is the pause after a failure.
+	retryPause = 2 * time.Second
 )
 
 // Run follows until the context ends.
@@ -51,7 +51,7 @@ func (f Follower) Run(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(again):
+		case <-time.After(retryPause):
 		}
 	}
 }
@@ -76,7 +76,7 @@ func (f *Follower) step(ctx context.Context) error {
 	if f.Before != nil {
 		problem = f.Before(ctx)
 	}
-	q := (&api.QueryOptions{AllowStale: true, WaitIndex: f.index, WaitTime: look}).WithContext(ctx)
+	q := (&api.QueryOptions{AllowStale: true, WaitIndex: f.index, WaitTime: queryWait}).WithContext(ctx)
 	allocations, meta, err := f.Nomad.Nodes().Allocations(f.node, q)
 	if err != nil {
 		return fmt.Errorf("cannot read the allocations of this node: %w", err)

@@ -75,7 +75,7 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		}
 		mine = append(mine, n)
 		free, fresh := k.groups(n)
-		s.stand(n, free, n.kept(keep, now))
+		s.stand(n, free, n.inUse(keep, now))
 		offers = append(offers, fresh.Free())
 		if s.Fresh == nil || cmp.Or(cmp.Compare(fresh.Free(), s.Fresh.Free()), cmp.Compare(n.Created, newest)) > 0 {
 			s.Fresh, newest = &fresh, n.Created
@@ -88,7 +88,7 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		s.Standing[i].Kept = n.Kept || n.Open && offers[i] < s.Fresh.Free()-rounding
 	}
 	for _, w := range waiting {
-		if k.takes(w, mine) && !k.first(w, nodes, earlier) {
+		if k.couldRun(w, mine) && !k.first(w, nodes, earlier) {
 			asks := steer.AsksOf(w.Group)
 			s.Waiting = append(s.Waiting, pack.Work{Ask: asks[0], More: asks[1:], Count: w.Count})
 		}
@@ -99,8 +99,8 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 // rounding is the tolerance for sums of a GPU's slices: in floating point, 49 times 1/49 is less than 1.
 const rounding = 1e-6
 
-// kept reports whether a node has work, had work recently, or was closed by an operator.
-func (n Node) kept(keep time.Duration, now time.Time) bool {
+// inUse reports whether a node has work, had work recently, or was closed by an operator.
+func (n Node) inUse(keep time.Duration, now time.Time) bool {
 	return n.Busy || !n.Open && !n.Leaving || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
 }
 
@@ -167,24 +167,24 @@ func (k Kind) first(w Waiting, nodes []Node, earlier []Earlier) bool {
 			}
 		}
 		if len(there) == 0 {
-			return !k.alone(w.Job) && other.takes(w, there)
+			return !k.onlyPool(w.Job) && other.couldRun(w, there)
 		}
 		return (e.Most == 0 || len(there) < e.Most) && slices.ContainsFunc(there, func(n Node) bool {
-			return Kind{e.Class, n.Pool, n.NodeClass, n.Datacenter}.takes(w, there)
+			return Kind{e.Class, n.Pool, n.NodeClass, n.Datacenter}.couldRun(w, there)
 		})
 	})
 }
 
-// alone reports whether a job requires the kind's pool, and the kind is defined by its pool alone,
+// onlyPool reports whether a job requires the kind's pool, and the kind is defined by its pool alone,
 // so that the pool has no nodes of another kind.
-func (k Kind) alone(job *api.Job) bool {
+func (k Kind) onlyPool(job *api.Job) bool {
 	return k.Pool != "" && k.NodeClass == "" && k.Datacenter == "" && job.NodePool != nil && *job.NodePool == k.Pool
 }
 
-// takes reports whether one more node of the kind could run work, as far as this package can tell:
+// couldRun reports whether one more node of the kind could run work, as far as this package can tell:
 // by the job's pool, datacenters, requested GPUs and constraints on node classes. there has the
 // existing nodes of the kind.
-func (k Kind) takes(w Waiting, there []Node) bool {
+func (k Kind) couldRun(w Waiting, there []Node) bool {
 	a := steer.AskOf(w.Group)
 	if a.Instances == 0 || !k.admits(w.Job) || !k.satisfies(w.Job.Constraints) || !k.satisfies(w.Group.Constraints) {
 		return false

@@ -26,7 +26,7 @@ func Wait(ctx context.Context, client *api.Client) ([]Waiting, error) {
 			continue // it waits for something other than a node
 		}
 		job, _, err := client.Jobs().Info(e.JobID, (&api.QueryOptions{Namespace: e.Namespace}).WithContext(ctx))
-		if gone(err) {
+		if isNotFound(err) {
 			continue
 		}
 		if err != nil {

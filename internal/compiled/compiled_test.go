@@ -175,7 +175,7 @@ func TestOnlyWhatSettledIsPublished(t *testing.T) {
 		for i, l := range looks {
 			now := start.Add(time.Duration(i) * each)
 			tree := Tree{Files: int(l.Sum % 3), Sum: fmt.Sprint(l.Sum % 3)}
-			switch s.Look(now, tree, l.Healthy) {
+			switch s.Observe(now, tree, l.Healthy) {
 			case Publish:
 				for _, before := range looks[max(0, i-2) : i+1] {
 					if before.Sum%3 != l.Sum%3 || !before.Healthy {
@@ -194,10 +194,10 @@ func TestOnlyWhatSettledIsPublished(t *testing.T) {
 	}
 	s := Settling{For: time.Second, Until: time.Unix(1000, 0)}
 	tree := Tree{Files: 2, Sum: "x"}
-	if v := s.Look(time.Unix(1, 0), tree, true); v != Wait {
+	if v := s.Observe(time.Unix(1, 0), tree, true); v != Wait {
 		t.Errorf("at once: %d", v)
 	}
-	if v := s.Look(time.Unix(2, 0), tree, true); v != Publish {
+	if v := s.Observe(time.Unix(2, 0), tree, true); v != Publish {
 		t.Errorf("settled: %d", v)
 	}
 }
@@ -210,7 +210,7 @@ func TestWhatChangesAllTheTimeIsLeft(t *testing.T) {
 	for second := 1; second < 7200; second++ {
 		// The program writes once in a while, and always during the packing.
 		tree := Tree{Files: 1, Sum: fmt.Sprint(len(packed))}
-		if s.Look(time.Unix(int64(second), 0), tree, true) != Publish {
+		if s.Observe(time.Unix(int64(second), 0), tree, true) != Publish {
 			continue
 		}
 		packed = append(packed, second)

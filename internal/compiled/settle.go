@@ -53,9 +53,9 @@ func (s *Settling) Changed() Verdict {
 	return Wait
 }
 
-// Look takes the tree as it is now and whether the task answers its check. A directory
+// Observe takes the tree as it is now and whether the task answers its check. A directory
 // that is as it was seeded is never published.
-func (s *Settling) Look(now time.Time, tree Tree, healthy bool) Verdict {
+func (s *Settling) Observe(now time.Time, tree Tree, healthy bool) Verdict {
 	if tree != s.last || s.since.IsZero() || !healthy {
 		s.last, s.since = tree, now
 	}

@@ -8,19 +8,19 @@ import (
 // installing installs the planned packages, or the former ones again.
 func installing(s State, v Seen) (State, Verb) {
 	switch {
-	case s.Trouble != "" && s.Back:
+	case s.Trouble != "" && s.RollingBack:
 		return s.fail(v, s.Cause+"; also, the former packages could not be installed again: "+s.Trouble+
 			"; the node stays ineligible")
 	case s.Trouble != "":
 		return s.rollBack(v, s.Trouble)
-	case !s.Back && len(s.Plan.Install)+len(s.Plan.Remove) == 0:
-	case !s.Back && !whole(v.Facts, s.Plan):
-		if s.Did == Install {
+	case !s.RollingBack && len(s.Plan.Install)+len(s.Plan.Remove) == 0:
+	case !s.RollingBack && !whole(v.Facts, s.Plan):
+		if s.LastDone == Install {
 			return s.rollBack(v, "after the installation some packages differ from the plan")
 		}
 		return s.act(Install)
-	case s.Back && !restored(v.Facts, s):
-		if s.Did == Restore {
+	case s.RollingBack && !restored(v.Facts, s):
+		if s.LastDone == Restore {
 			return s.fail(v, s.Cause+"; also, some of the former packages are still missing; the node stays ineligible")
 		}
 		return s.act(Restore)
@@ -32,14 +32,14 @@ func installing(s State, v Seen) (State, Verb) {
 func (s State) load(v Seen) (State, Verb) {
 	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
 	switch {
-	case s.Back && target == "":
+	case s.RollingBack && target == "":
 		return s.fail(v, s.Cause+
 			"; its packages were removed, so the node has no driver, as before the change; the node stays ineligible")
 	case s.inForce(d):
 		return s.to(Verifying, v)
 	case d.OnDisk != "" && d.OnDisk != target && target != InTree:
 		why := fmt.Sprintf("the module on disk is %s and not %s", d.OnDisk, target)
-		if s.Back {
+		if s.RollingBack {
 			return s.fail(v, s.Cause+"; and "+why+"; the node stays ineligible")
 		}
 		return s.rollBack(v, why)
@@ -51,14 +51,14 @@ func (s State) load(v Seen) (State, Verb) {
 
 // inForce reports whether the loaded module is the target.
 func (s State) inForce(d Installed) bool {
-	kind := s.Back || s.Plan.Modules == "" || d.Modules == "" || d.Modules == s.Plan.Modules
+	kind := s.RollingBack || s.Plan.Modules == "" || d.Modules == "" || d.Modules == s.Plan.Modules
 	return d.Loaded == s.target() && kind
 }
 
 // target returns the version that the node shall have: the planned one or, on the way back, the
 // former one.
 func (s State) target() string {
-	if s.Back {
+	if s.RollingBack {
 		return s.FromVersion
 	}
 	return s.Plan.Version
@@ -67,7 +67,7 @@ func (s State) target() string {
 // rollBack starts the return to the former packages, because of why.
 func (s State) rollBack(v Seen, why string) (State, Verb) {
 	s, again := s.to(Installing, v)
-	s.Back, s.Cause, s.Giving = true, why, false
+	s.RollingBack, s.Cause, s.ReleasingSlot = true, why, false
 	return s, again
 }
 
@@ -110,7 +110,7 @@ func reloading(s State, v Seen) (State, Verb) {
 	switch d := v.Facts.Drivers[s.Plan.Vendor]; {
 	case s.inForce(d):
 		return s.to(Verifying, v)
-	case s.Trouble != "", s.Did == LoadModule:
+	case s.Trouble != "", s.LastDone == LoadModule:
 		return s.reboot(v)
 	}
 	return s.act(LoadModule)
@@ -120,7 +120,7 @@ func reloading(s State, v Seen) (State, Verb) {
 func (s State) reboot(v Seen) (State, Verb) {
 	target := s.target()
 	if slices.Contains(s.Rebooted, target) {
-		if s.Back {
+		if s.RollingBack {
 			return s.fail(v, s.Cause+"; and after a reboot version "+target+" is not loaded; the node stays ineligible")
 		}
 		return s.rollBack(v, "after a reboot version "+target+" is not loaded")
@@ -135,7 +135,7 @@ func rebooting(s State, v Seen) (State, Verb) {
 	switch {
 	case v.Facts.BootID != s.BootID:
 		return s.to(Verifying, v)
-	case s.Did == BootAgain:
+	case s.LastDone == BootAgain:
 		return s.wait("the machine is rebooting")
 	case s.Trouble != "" && v.Now.Before(s.Retry):
 		return s.wait("%s", s.Trouble)
@@ -154,7 +154,7 @@ func verifying(s State, v Seen) (State, Verb) {
 		return s.act(Resume)
 	case problem != "" && v.Now.Before(s.Since.Add(verifyLimit)):
 		return s.wait("%s", problem)
-	case problem != "" && s.Back:
+	case problem != "" && s.RollingBack:
 		return s.fail(v, s.Cause+"; and with the former packages: "+problem+"; the node stays ineligible")
 	case problem != "" && s.Lost:
 		return s.fail(v,
@@ -197,8 +197,8 @@ func (s State) problem(v Seen) string {
 // need returns how many GPUs must be healthy: as many as before the change or, if that is 0 or
 // unknown, all of the host's. It is at least 1.
 func (s State) need(f Facts) int {
-	if s.Had > 0 {
-		return s.Had
+	if s.HealthyBefore > 0 {
+		return s.HealthyBefore
 	}
 	all := 0
 	for _, g := range f.GPUs {
@@ -215,14 +215,14 @@ func (s State) finish(v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && v.Now.Before(s.Retry):
 		return s.wait("%s", s.Trouble)
-	case len(unheld(v.Facts, s.Plan.Vendor)) > 0 && s.Did != Hold:
+	case len(unheld(v.Facts, s.Plan.Vendor)) > 0 && s.LastDone != Hold:
 		return s.act(Hold)
 	case s.Eligible && !v.Node.Eligible && !v.Node.others():
 		return s.act(Admit) // but a node that somebody else has drained stays drained
-	case s.Back:
+	case s.RollingBack:
 		return s.fail(v, s.Cause+"; the former version "+s.FromVersion+" was installed again and works")
 	}
-	s.Giving = true
+	s.ReleasingSlot = true
 	return s.act(GiveSlot)
 }
 
@@ -237,11 +237,11 @@ func failed(s State, v Seen) (State, Verb) {
 	case s.Unharmed && s.Eligible && !v.Node.Eligible && v.Node.Ours && v.Node.Drained:
 		return s, Admit
 	case has && held.Failed != "":
-		s.Did = Report
+		s.LastDone = Report
 		return s, Wait
-	case s.Did == Report && v.NoSlots:
+	case s.LastDone == Report && v.NoSlots:
 		return s, Wait
-	case s.Did != Report:
+	case s.LastDone != Report:
 		return s, Report
 	}
 	return s.to(Current, v)

@@ -96,7 +96,7 @@ func TestDrainsOfOthersStay(t *testing.T) {
 	}
 	w := newWorld(1, 1)
 	m := w.nodes[0]
-	for m.state.Did != Drain {
+	for m.state.LastDone != Drain {
 		w.step(m, false, false, nil)
 	}
 	m.node.Draining, m.node.Ended, m.node.Eligible = false, true, true
@@ -165,7 +165,7 @@ func TestOneRebootForAVersion(t *testing.T) {
 	d.OnDisk = "535.309.01"
 	m.facts.Drivers = map[gpu.Vendor]Installed{gpu.NVIDIA: d}
 	s, _ := Step(m.state, w.seen(m))
-	if !s.Back || !strings.Contains(s.Cause, "after a reboot version 535.309.01 is not loaded") {
+	if !s.RollingBack || !strings.Contains(s.Cause, "after a reboot version 535.309.01 is not loaded") {
 		t.Errorf("%+v", s)
 	}
 }
@@ -301,13 +301,13 @@ func TestTasksThatComeBackMoveAgain(t *testing.T) {
 func TestAnAgentThatStartsAgain(t *testing.T) {
 	w := newWorld(1, 1)
 	m := w.nodes[0]
-	m.state = State{Phase: Verifying, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03", Apply: Reload}, Since: w.now, Had: 1}
+	m.state = State{Phase: Verifying, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03", Apply: Reload}, Since: w.now, HealthyBefore: 1}
 	w.slots = w.slots.Take(m.id, m.state.Holder(w.seen(m)))
 	m.gpus, w.now = 0, w.now.Add(time.Hour)
-	if s, _ := Step(m.state, w.seen(m)); !s.Back {
+	if s, _ := Step(m.state, w.seen(m)); !s.RollingBack {
 		t.Errorf("without a start it waits for ever: %+v", s)
 	}
-	if s, verb := Step(m.state.Restarted(w.now), w.seen(m)); s.Back || verb != Wait {
+	if s, verb := Step(m.state.Restarted(w.now), w.seen(m)); s.RollingBack || verb != Wait {
 		t.Errorf("%s, %+v", verb, s)
 	}
 	m.state = State{Phase: Rebooting, BootID: m.facts.BootID, Trouble: "no systemd", Retry: w.now.Add(24 * time.Hour)}
@@ -321,14 +321,14 @@ func TestAnAgentThatStartsAgain(t *testing.T) {
 func TestAServiceThatDoesNotStart(t *testing.T) {
 	w := newWorld(1, 1)
 	m := w.nodes[0]
-	m.state = State{Phase: Verifying, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03", Apply: Reload}, Since: w.now, Had: 1, Released: true, Trouble: "service nvidia-dcgm cannot be started"}
+	m.state = State{Phase: Verifying, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03", Apply: Reload}, Since: w.now, HealthyBefore: 1, Released: true, Trouble: "service nvidia-dcgm cannot be started"}
 	m.state.Retry = w.now.Add(time.Minute)
 	w.slots = w.slots.Take(m.id, m.state.Holder(w.seen(m)))
 	if s, verb := Step(m.state, w.seen(m)); verb != Wait || s.Why != m.state.Trouble {
 		t.Errorf("%s, %+v", verb, s)
 	}
 	m.state.Since = w.now.Add(-verifyLimit)
-	if s, _ := Step(m.state, w.seen(m)); !s.Back || !strings.Contains(s.Cause, "nvidia-dcgm cannot be started") {
+	if s, _ := Step(m.state, w.seen(m)); !s.RollingBack || !strings.Contains(s.Cause, "nvidia-dcgm cannot be started") {
 		t.Errorf("%+v", s)
 	}
 }

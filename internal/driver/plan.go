@@ -99,7 +99,7 @@ func Make(f Facts, w Want) (Plan, *Refusal) {
 	if r != nil {
 		return Plan{}, r
 	}
-	if r := brought(f, m); r != nil {
+	if r := checkInstalled(f, m); r != nil {
 		return Plan{}, r
 	}
 	need, why := Intersect(Needs(f, m.Vendor))
@@ -182,8 +182,8 @@ func untouchable(f Facts) *Refusal {
 	return nil
 }
 
-// brought refuses drivers that were not installed from packages, and broken packages.
-func brought(f Facts, m Maker) *Refusal {
+// checkInstalled refuses drivers that were not installed from packages, and broken packages.
+func checkInstalled(f Facts, m Maker) *Refusal {
 	if by := f.Drivers[m.Vendor].Foreign; by != "" {
 		return refuse("change it in the same way", "%s's driver was installed by %s and not from packages",
 			m.name(), by)

@@ -24,7 +24,7 @@ func slot(s State, v Seen) (State, Verb, bool) {
 	case s.Phase.early():
 		s, verb := s.to(Leaving, v)
 		return s, verb, true
-	case s.Phase.late() && s.Giving:
+	case s.Phase.late() && s.ReleasingSlot:
 		s, verb := s.to(Current, v)
 		return s, verb, true
 	case s.Phase.late() && !v.Now.Before(s.SlotRetry):

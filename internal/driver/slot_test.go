@@ -64,7 +64,7 @@ func TestFreeingASlotDuringAChange(t *testing.T) {
 func TestASlotThatCannotBeKeptIsAskedForAgain(t *testing.T) {
 	w, m := before(t, 1, 1, Installing)
 	w.slots = w.slots.Reset(m.id)
-	if verb := w.step(m, false, false, errors.New("permission denied")); verb != KeepSlot || m.state.Trouble != "" || m.state.Back {
+	if verb := w.step(m, false, false, errors.New("permission denied")); verb != KeepSlot || m.state.Trouble != "" || m.state.RollingBack {
 		t.Fatalf("%s, %+v", verb, m.state)
 	}
 	if verb := w.step(m, false, false, nil); verb != Install {
@@ -103,7 +103,7 @@ func TestDrainsOfOthersInEveryPhase(t *testing.T) {
 // A node that somebody makes eligible behind its drain is drained again.
 func TestANodeThatIsMadeEligibleIsDrainedAgain(t *testing.T) {
 	w, m := before(t, 1, 1, Draining)
-	for m.state.Did != Drain {
+	for m.state.LastDone != Drain {
 		w.step(m, false, false, nil)
 	}
 	m.node.Draining, m.node.Drained, m.node.Eligible, m.tasks = false, false, true, 2
@@ -135,7 +135,7 @@ func TestVerificationWantsHealthyGPUs(t *testing.T) {
 		v := w.seen(w.nodes[0])
 		v.Facts.GPUs = slices.Repeat(v.Facts.GPUs[:1], c.gpus)
 		v.Offered.GPUs = c.offered
-		s := State{Phase: Verifying, FromVersion: "535.161.07", Had: c.had, Lost: c.lost, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03"}}
+		s := State{Phase: Verifying, FromVersion: "535.161.07", HealthyBefore: c.had, Lost: c.lost, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03"}}
 		if problem := s.problem(v); (problem == "") != c.well {
 			t.Errorf("%s: %q", name, problem)
 		}
@@ -203,7 +203,7 @@ func TestGarbageStopsNoChangeThatHasBegun(t *testing.T) {
 			}
 			m.state = m.state.After(verb, err, w.now)
 		}
-		if m.loaded() != "535.309.01" || !m.node.Eligible || !m.state.Giving || m.state.Phase != Verifying {
+		if m.loaded() != "535.309.01" || !m.node.Eligible || !m.state.ReleasingSlot || m.state.Phase != Verifying {
 			t.Errorf("%s: %+v, %+v", p, m.state, m.node)
 		}
 		w.slots = Slots{} // they are reset

@@ -37,18 +37,18 @@ type State struct {
 	// From are the driver's packages before, FromVersion the version that was loaded.
 	From        []Pin  `json:"from,omitempty"`
 	FromVersion string `json:"from_version,omitempty"`
-	// Had is the number of healthy GPUs that were offered to Nomad before.
-	Had int `json:"had"`
+	// HealthyBefore is the number of healthy GPUs that were offered to Nomad before.
+	HealthyBefore int `json:"had"`
 	// Eligible is set if the node was eligible before the change.
 	Eligible bool `json:"eligible"`
-	// Back is set if the node is returning to From, because of Cause.
-	Back  bool   `json:"back,omitempty"`
-	Cause string `json:"cause,omitempty"`
-	// Did is the last action that succeeded in this phase, Trouble the error of the last one if it
+	// RollingBack is set if the node is returning to From, because of Cause.
+	RollingBack bool   `json:"back,omitempty"`
+	Cause       string `json:"cause,omitempty"`
+	// LastDone is the last action that succeeded in this phase, Trouble the error of the last one if it
 	// failed, Tries the number of consecutive failures.
-	Did     Verb   `json:"did,omitempty"`
-	Trouble string `json:"trouble,omitempty"`
-	Tries   int    `json:"tries,omitempty"`
+	LastDone Verb   `json:"did,omitempty"`
+	Trouble  string `json:"trouble,omitempty"`
+	Tries    int    `json:"tries,omitempty"`
 	// BootID is the boot ID before a reboot; Rebooted are the versions for which there was one.
 	BootID   string   `json:"boot_id,omitempty"`
 	Rebooted []string `json:"rebooted,omitempty"`
@@ -58,8 +58,8 @@ type State struct {
 	Unharmed bool `json:"unharmed,omitempty"`
 	// Lost is set if the state of the change was lost, so that a rollback is not possible.
 	Lost bool `json:"lost,omitempty"`
-	// Giving is set while the verified node releases its slot.
-	Giving bool `json:"giving,omitempty"`
+	// ReleasingSlot is set while the verified node releases its slot.
+	ReleasingSlot bool `json:"giving,omitempty"`
 	// SlotRetry is when the node may next try to take its freed slot again.
 	SlotRetry time.Time `json:"slot_retry"`
 	// Since is when the phase began, Retry when an action may be tried again.
@@ -163,7 +163,7 @@ var steps = map[Phase]func(State, Seen) (State, Verb){
 
 // did returns the state after a successful action.
 func (s State) did(v Verb) State {
-	s.Did, s.Trouble, s.Tries = v, "", 0
+	s.LastDone, s.Trouble, s.Tries = v, "", 0
 	switch v {
 	case Release:
 		s.Released = true
@@ -212,7 +212,7 @@ func (s State) Restarted(now time.Time) State {
 
 // to starts another phase.
 func (s State) to(p Phase, v Seen) (State, Verb) {
-	s.Phase, s.Why, s.Did, s.Trouble, s.Tries, s.Since, s.Retry = p, "", "", "", 0, v.Now, time.Time{}
+	s.Phase, s.Why, s.LastDone, s.Trouble, s.Tries, s.Since, s.Retry = p, "", "", "", 0, v.Now, time.Time{}
 	return s, Again
 }
 
@@ -288,8 +288,8 @@ func wanted(s State, v Seen) (State, Verb) {
 	case has && held.Failed != "":
 		return s.wait("this node failed before: %s; free its slot to let it try again", held.Failed)
 	case has:
-		s.From, s.FromVersion, s.Had = pins(v.Facts.DriverPackages(plan.Vendor)), v.Facts.Drivers[plan.Vendor].Loaded,
-			v.Offered.GPUs
+		s.From, s.FromVersion = pins(v.Facts.DriverPackages(plan.Vendor)), v.Facts.Drivers[plan.Vendor].Loaded
+		s.HealthyBefore = v.Offered.GPUs
 		s.Eligible = held.Eligible
 		return s.to(InSlot, v)
 	case !v.Node.Ready:
@@ -314,7 +314,7 @@ func pins(packages []Package) (out []Pin) {
 // inSlot downloads all packages while the node is still in service.
 func inSlot(s State, v Seen) (State, Verb) {
 	switch {
-	case s.Did == Fetch || len(s.Plan.Install) == 0:
+	case s.LastDone == Fetch || len(s.Plan.Install) == 0:
 		return s.to(Draining, v)
 	case s.Tries >= maxTries:
 		return s.giveUp(v, s.Trouble)
@@ -334,11 +334,11 @@ func draining(s State, v Seen) (State, Verb) {
 		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
 	case v.Node.Drained && !v.Node.Eligible && len(v.Node.Left) == 0:
 		return s.to(Idle, v)
-	case s.Did == Drain && v.Node.Ended:
+	case s.LastDone == Drain && v.Node.Ended:
 		return s.giveUp(v, "somebody ended the drain")
-	case s.Did == Drain && v.Node.Eligible:
+	case s.LastDone == Drain && v.Node.Eligible:
 		return s.act(Drain) // somebody has made the node eligible again
-	case s.Did == Drain:
+	case s.LastDone == Drain:
 		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
 	case s.Tries >= maxTries:
 		return s.giveUp(v, s.Trouble)
@@ -390,11 +390,11 @@ func idle(s State, v Seen) (State, Verb) {
 		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
 	case len(others) > 0:
 		return s.wait("%s is in use by %s", s.Plan.Vendor, short(others))
-	case s.Plan.Apply != Reload || s.Did == Release && len(ours) == 0:
+	case s.Plan.Apply != Reload || s.LastDone == Release && len(ours) == 0:
 		return s.to(Installing, v)
-	case s.Did == Release && v.Now.Before(s.Since.Add(quitLimit)):
+	case s.LastDone == Release && v.Now.Before(s.Since.Add(quitLimit)):
 		return s.wait("%s still has the device open", short(ours))
-	case s.Did == Release, s.Tries >= maxTries:
+	case s.LastDone == Release, s.Tries >= maxTries:
 		// A reload would fail. A reboot ends these processes in order.
 		s.Plan.Apply = Reboot
 		return s.to(Installing, v)

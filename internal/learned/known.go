@@ -39,7 +39,7 @@ type Trusted func(samples float64, age time.Duration) bool
 func Known(now time.Time, rates []Rates, profiles []Profile, trusted Trusted) map[string]Merged {
 	out := Merge(now, rates...)
 	newest := Newest(now, profiles)
-	served := usualOf(out, trusted).or(newest)
+	served := usualOf(out, trusted).orProfile(newest)
 	sums := map[string]*sum{}
 	for _, p := range newest {
 		c, ok := p.class(served)
@@ -103,13 +103,13 @@ func (m Merged) orProfile(s *sum, now time.Time, trusted Trusted) Merged {
 	return m
 }
 
-// usual is the mean size of a service's requests in tokens, and how many requests a replica serves
+// meanRequest is the mean size of a service's requests in tokens, and how many requests a replica serves
 // at once; 0 if gateways have not published it.
-type usual struct{ prompt, output, slots float64 }
+type meanRequest struct{ prompt, output, slots float64 }
 
-// or uses the request of the newest profile if the size is unknown, so that all kinds of replica
+// orProfile uses the request of the newest profile if the size is unknown, so that all kinds of replica
 // are compared with the same request.
-func (u usual) or(profiles []Profile) usual {
+func (u meanRequest) orProfile(profiles []Profile) meanRequest {
 	if u.prompt > 0 {
 		return u
 	}
@@ -124,7 +124,7 @@ func (u usual) or(profiles []Profile) usual {
 
 // usualOf returns the mean size of requests from curves with a trusted number of samples, at any
 // age: sizes change less than speeds, but a few samples say little about them.
-func usualOf(classes map[string]Merged, trusted Trusted) usual {
+func usualOf(classes map[string]Merged, trusted Trusted) meanRequest {
 	var p, o, s mean
 	for _, m := range classes {
 		s.add(m.Slots, m.Samples)
@@ -135,5 +135,5 @@ func usualOf(classes map[string]Merged, trusted Trusted) usual {
 			}
 		}
 	}
-	return usual{p.value(), o.value(), s.value()}
+	return meanRequest{p.value(), o.value(), s.value()}
 }

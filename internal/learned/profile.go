@@ -164,7 +164,7 @@ func (p Profile) believed(now time.Time) bool { return now.Sub(p.Measured).Abs()
 
 // class converts a profile to what gateways would have published: for the service's mean request
 // and as many at once as its replicas serve or, if that is unknown, as it was measured.
-func (p Profile) class(served usual) (c Class, ok bool) {
+func (p Profile) class(served meanRequest) (c Class, ok bool) {
 	var w Within
 	if len(p.Within) > 0 {
 		w = p.Within[0]

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// newer is how many times as many samples another curve of a class must have to replace the one
+	// replaceRatio is how many times as many samples another curve of a class must have to replace the one
 	// in force. Between two curves of similar certainty neither is better.
-	newer = 2
-	// loosened is the tolerance of a class that met the objective before: it still counts as
+	replaceRatio = 2
+	// metTolerance is the tolerance of a class that met the objective before: it still counts as
 	// meeting it if a single request takes up to this multiple of the limits.
-	loosened = 1.15
+	metTolerance = 1.15
 )
 
 // Force is what the classes of a service serve within its objective, by class. Learned values
@@ -37,14 +37,14 @@ type Force struct {
 	tokens float64
 	// since is when the values came into force, the zero time if none are. alone means that the
 	// service has one class, so no class can replace another.
-	since time.Time
-	alone bool
+	since     time.Time
+	onlyClass bool
 }
 
 // Age returns how long the values have been in force. It is scale.Always if there is only one
 // class, or if none are in force.
 func (f Force) Age(now time.Time) time.Duration {
-	if f.alone || f.since.IsZero() {
+	if f.onlyClass || f.since.IsZero() {
 		return scale.Always
 	}
 	return max(0, now.Sub(f.since))
@@ -70,7 +70,7 @@ func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
 	}
 	out := Force{
 		serving: maps.Clone(f.serving), size: maps.Clone(f.size), assumed: map[string]bool{},
-		profiled: maps.Clone(f.profiled), tokens: f.tokens, since: now, alone: len(c.Classes) == 1,
+		profiled: maps.Clone(f.profiled), tokens: f.tokens, since: now, onlyClass: len(c.Classes) == 1,
 	}
 	if f.serving == nil {
 		out.serving, out.size, out.profiled = map[string]scale.Serving{}, map[string]string{}, map[string]time.Time{}
@@ -161,7 +161,7 @@ func flat[T any](s Sizes[T]) map[string]T {
 func choose(curves map[string]learned.Curve, replicas map[string]int, inForce string) string {
 	taught := func(size string) float64 {
 		if size == inForce {
-			return newer * curves[size].Samples
+			return replaceRatio * curves[size].Samples
 		}
 		return curves[size].Samples
 	}
@@ -179,7 +179,7 @@ func choose(curves map[string]learned.Curve, replicas map[string]int, inForce st
 func within(curve learned.Curve, objective *scale.Objective, met bool) scale.Serving {
 	o := learned.Objective{TTFT: objective.TTFT.Seconds(), TPOT: objective.TPOT.Seconds(), E2E: objective.E2E.Seconds()}
 	l := curve.Within(o, objective.Quantile)
-	loose := learned.Objective{TTFT: loosened * o.TTFT, TPOT: loosened * o.TPOT, E2E: loosened * o.E2E}
+	loose := learned.Objective{TTFT: metTolerance * o.TTFT, TPOT: metTolerance * o.TPOT, E2E: metTolerance * o.E2E}
 	if met && l.Most == 0 && curve.Within(loose, objective.Quantile).Most > 0 {
 		l.Most = 1
 		l.Rate, l.First, l.Token = curve.At(1)

@@ -10,8 +10,8 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// enough is the minimum number of measured requests to trust the curve of a class.
-const enough = 8
+// minSamples is the minimum number of measured requests to trust the curve of a class.
+const minSamples = 8
 
 // Sizes holds values by class and by the slices of a replica; see learned.SlicesOf.
 type Sizes[T any] map[string]map[string]T
@@ -54,19 +54,19 @@ func KnownOf(now time.Time, rates []learned.Rates, profiles []learned.Profile, r
 }
 
 // believed reports whether gateways measured enough requests.
-func believed(samples float64, _ time.Duration) bool { return samples >= enough }
+func believed(samples float64, _ time.Duration) bool { return samples >= minSamples }
 
 // take adds the curves of a class. A size that was only benchmarked counts if replicas have this
 // size, or if the gateways know no size of the class.
 func (k Known) take(class string, m learned.Merged) {
 	served := false
 	for size, curve := range m.Tokens {
-		served = served || m.SourceOf(size) == learned.FromGateways && curve.Samples >= enough && curve.Prompt > 0
+		served = served || m.SourceOf(size) == learned.FromGateways && curve.Samples >= minSamples && curve.Prompt > 0
 	}
 	for size, curve := range m.Tokens {
 		profiled := m.SourceOf(size) == learned.FromProfile
 		unused := profiled && served && k.Replicas[class][size] == 0
-		if unused || !profiled && curve.Samples < enough || curve.Prompt <= 0 {
+		if unused || !profiled && curve.Samples < minSamples || curve.Prompt <= 0 {
 			continue
 		}
 		k.Curves.of(class)[size] = curve

@@ -56,8 +56,8 @@ type Reading struct {
 	Of                     []Point
 }
 
-// aStep is the multiple of a step up to which a prompt counts as read within one step.
-const aStep = 1.2
+// singleStepRatio is the multiple of a step up to which a prompt counts as read within one step.
+const singleStepRatio = 1.2
 
 // ReadingOf fits the points with a concurrency of 1. It leaves out short prompts: they all take as
 // long as one step, whatever their length. step is the time of a step with one response, 0 if
@@ -67,7 +67,7 @@ func ReadingOf(points []Point, step float64) (Reading, bool) {
 	var rows [][]float64
 	var y []float64
 	for _, p := range points {
-		if p.Concurrency == 1 && p.Tokens > 0 && p.First.Value > aStep*step {
+		if p.Concurrency == 1 && p.Tokens > 0 && p.First.Value > singleStepRatio*step {
 			rows, y, r.Of = append(rows, []float64{1, p.Tokens, p.Tokens * p.Tokens}), append(y, p.First.Value),
 				append(r.Of, p)
 		}

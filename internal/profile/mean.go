@@ -22,8 +22,8 @@ func (m Mean) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// student holds the 0.975 quantiles of Student's t by degrees of freedom, starting at 1.
-var student = [...]float64{
+// studentT holds the 0.975 quantiles of Student's t by degrees of freedom, starting at 1.
+var studentT = [...]float64{
 	12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
 	2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
 }
@@ -46,8 +46,8 @@ func MeanOf(values []float64) Mean {
 		squares += (v - m.Value) * (v - m.Value)
 	}
 	t := 1.96
-	if n-2 < len(student) {
-		t = student[n-2]
+	if n-2 < len(studentT) {
+		t = studentT[n-2]
 	}
 	m.Half = t * math.Sqrt(squares/float64(n-1)/float64(n))
 	return m

@@ -38,13 +38,13 @@ func WaveOf(answers []Answer) Wave {
 		w.Written += float64(a.Made())
 		w.Took = max(w.Took, last-a.Sent)
 	}
-	w.Step, w.KV = together(answers, began, ended)
+	w.Step, w.KV = jointPace(answers, began, ended)
 	return w
 }
 
-// together returns the median over the responses of the time per token between two moments, and the
+// jointPace returns the median over the responses of the time per token between two moments, and the
 // tokens in the cache halfway.
-func together(answers []Answer, began, ended float64) (step, kv float64) {
+func jointPace(answers []Answer, began, ended float64) (step, kv float64) {
 	var steps []float64
 	for i := range answers {
 		a := &answers[i]

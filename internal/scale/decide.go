@@ -92,11 +92,11 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 			d.Reason = p.reason(need, classes, fmt.Sprintf("holding, not yet %g%% lower", 100*p.Hysteresis))
 		}
 	}
-	return p.keep(d, current)
+	return p.keepAsleep(d, current)
 }
 
-// keep lets up to Sleep surplus replicas sleep instead of ending them.
-func (p Policy) keep(d Decision, current int) Decision {
+// keepAsleep lets up to Sleep surplus replicas sleep instead of ending them.
+func (p Policy) keepAsleep(d Decision, current int) Decision {
 	d.Awake = d.Count
 	if kept := min(current, d.Count+p.Sleep); kept > d.Count {
 		d.Count = kept
@@ -173,16 +173,16 @@ func (p Policy) counts(held []float64, classes []Class) []int {
 	for c, n := range throughout {
 		serves += n * classes[c].capacity(g)
 	}
-	if !equal(classes) && float64(serves) >= nearly*float64(planned) {
+	if !equal(classes) && float64(serves) >= minServed*float64(planned) {
 		return now
 	}
 	return counts
 }
 
-// nearly is the part of the present demand that replicas planned throughout the last cold start
+// minServed is the part of the present demand that replicas planned throughout the last cold start
 // must serve before counts drops the others. It is not used if all slots have the same speed: 1 may
 // then be a default, and the real speeds may differ.
-const nearly = 0.85
+const minServed = 0.85
 
 // shrink lowers a count to the plan, or to the largest count that a nearby demand needs if that is
 // more. It reaches 0 only if the service is idle. For a single class, Hysteresis keeps replicas for

@@ -153,9 +153,9 @@ const (
 	maxForecastRatio = 3
 	// maxExtrapolation bounds the extrapolation, as a multiple of the fitted length.
 	maxExtrapolation = 2
-	// doubt multiplies the required confidence for the newer half of the window. The half shows a
+	// newHalfFactor multiplies the required confidence for the newer half of the window. The half shows a
 	// rise that has just begun, but also more noise.
-	doubt = 2
+	newHalfFactor = 2
 )
 
 // forecast returns the expected demand one ColdStart ahead, or 0 if the demand does not clearly
@@ -170,7 +170,7 @@ func (p Policy) forecast(sums []float64, end int) float64 {
 	if size /= 2; size*blocks < minHistory {
 		return whole
 	}
-	return max(whole, p.ahead(sums, end, size, doubt*p.ForecastConfidence))
+	return max(whole, p.ahead(sums, end, size, newHalfFactor*p.ForecastConfidence))
 }
 
 // ahead extrapolates the least-squares line through the averages of the last ten blocks by

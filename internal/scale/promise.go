@@ -43,7 +43,7 @@ func (c Config) unknown(e Evaluation) string {
 	if e.Unknown != "" {
 		return e.Unknown
 	}
-	if names := append(c.left(), c.assumed()...); len(names) > 0 && !c.measured() {
+	if names := append(c.unmeasured(), c.assumed()...); len(names) > 0 && !c.measured() {
 		return fmt.Sprintf("the speed of %s is not known yet", strings.Join(names, " and of "))
 	}
 	if e.Traffic == nil || len(e.Traffic.Arrived) == 0 {
@@ -59,8 +59,8 @@ func (c Config) measured() bool {
 	})
 }
 
-// left returns the classes that a plan excludes because nobody has measured them.
-func (c Config) left() (names []string) {
+// unmeasured returns the classes that a plan excludes because nobody has measured them.
+func (c Config) unmeasured() (names []string) {
 	for _, class := range c.Classes {
 		if class.Serving == nil && class.Max > 0 {
 			names = append(names, class.Name)
@@ -81,8 +81,8 @@ type supply struct {
 	possible bool
 }
 
-// tried is how many replicas of an assumed class a plan may have: one is enough to measure it.
-const tried = 1
+// maxAssumed is how many replicas of an assumed class a plan may have: one is enough to measure it.
+const maxAssumed = 1
 
 // supply excludes a class whose performance is unknown. It also excludes a class that misses the
 // objective with a single request, unless all classes do.
@@ -112,7 +112,7 @@ func (c Class) planned(possible bool) int {
 	case c.Serving == nil || c.Serving.Most == 0 && (possible || c.Assumed):
 		return 0
 	case c.Assumed:
-		return min(c.Max, tried)
+		return min(c.Max, maxAssumed)
 	}
 	return c.Max
 }
@@ -125,9 +125,9 @@ const (
 	// oscillation.
 	promisedHysteresis = 0.05
 
-	// lately is how far back outcomes are evaluated, and enough how many there must be.
-	lately = 10 * time.Minute
-	enough = 20
+	// outcomeWindow is how far back outcomes are evaluated, and minOutcomes how many there must be.
+	outcomeWindow = 10 * time.Minute
+	minOutcomes   = 20
 	// correctionPower is how a correction grows with the misses, and maxCorrection is its maximum.
 	// It begins at the part corrected of the allowed misses: a correction that begins only at the
 	// limit keeps a service at the limit.
@@ -231,11 +231,11 @@ func (p Policy) woken(sums []float64) bool {
 // because not every miss is due to too few replicas.
 func (t *Traffic) correction(allowed float64) float64 {
 	met, missed := 0.0, 0.0
-	for i := max(0, len(t.Met)-steps(lately)); i < len(t.Met); i++ {
+	for i := max(0, len(t.Met)-steps(outcomeWindow)); i < len(t.Met); i++ {
 		met += t.Met[i]
 		missed += t.Missed[i]
 	}
-	if met+missed < enough {
+	if met+missed < minOutcomes {
 		return 1
 	}
 	return min(maxCorrection, max(1, math.Pow(missed/(met+missed)/(corrected*allowed), correctionPower)))
@@ -243,7 +243,7 @@ func (t *Traffic) correction(allowed float64) float64 {
 
 // note returns what part of the objective cannot be met, "" if all of it can.
 func (c Config) note(s supply, need Need) string {
-	switch left := c.left(); {
+	switch left := c.unmeasured(); {
 	case !s.possible:
 		return "the objective cannot be met"
 	case need.Demand > capacityOf(s.classes):

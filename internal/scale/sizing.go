@@ -26,13 +26,13 @@ const (
 	lateParts = 4
 	// memoryPart is the part of DownDelay whose arrivals count.
 	memoryPart = 0.75
-	// older is the part to keep of the capacity for all known arrivals.
-	older = 0.7
+	// keepRatio is the part to keep of the capacity for all known arrivals.
+	keepRatio = 0.7
 	// margin multiplies the least capacity.
 	margin = 1.1
-	// hopeless is how many seconds requests may wait for capacity if every one of them misses the
+	// maxLateWait is how many seconds requests may wait for capacity if every one of them misses the
 	// objective anyway: replicas for each burst would change nothing.
-	hopeless = 10
+	maxLateWait = 10
 	// drainWaits is the multiple of wait in which the present queue must be served.
 	drainWaits = 4
 )
@@ -46,7 +46,7 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 		wait = slack
 	}
 	if best.Most == 0 {
-		wait = max(wait, best.First, hopeless)
+		wait = max(wait, best.First, maxLateWait)
 	}
 	missed := 1 - o.Quantile
 	return sizing{
@@ -59,7 +59,7 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 // capacity returns the least capacity that is enough for the recent arrivals, and for a part of all
 // known arrivals, because rare bursts recur.
 func (z sizing) capacity(arrived []float64) float64 {
-	return margin * max(z.least(arrived[max(0, len(arrived)-z.memory):]), older*z.least(arrived))
+	return margin * max(z.least(arrived[max(0, len(arrived)-z.memory):]), keepRatio*z.least(arrived))
 }
 
 func (z sizing) least(arrived []float64) float64 {

@@ -42,7 +42,7 @@ func Apply(job *api.Job, policy pack.Policy, classes []pack.Class) []Change {
 		c.Class, c.Notes = classFor(job, policy, classes, c.Ask)
 		if c.Class.Name != "" {
 			c.Added = pack.Steer(policy, c.Class)
-			c.Notes = append(c.Notes, own(job, group)...)
+			c.Notes = append(c.Notes, ownNotes(job, group)...)
 			add(group, c.Added)
 		}
 		out = append(out, c)
@@ -66,8 +66,8 @@ func classFor(job *api.Job, policy pack.Policy, classes []pack.Class, ask pack.A
 	return class, nil
 }
 
-// own returns notes on the job's own spreads, affinities and count that a policy affects.
-func own(job *api.Job, group *api.TaskGroup) []string {
+// ownNotes returns notes on the job's own spreads, affinities and count that a policy affects.
+func ownNotes(job *api.Job, group *api.TaskGroup) []string {
 	var notes []string
 	if len(job.Spreads)+len(group.Spreads) > 0 {
 		notes = append(notes, "the job has its own spread: Nomad adds both by their weights")

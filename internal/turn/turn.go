@@ -26,9 +26,9 @@ type Turns struct {
 // ErrUnheld means that the holder has no turn to release.
 var ErrUnheld = errors.New("holds no turn")
 
-// look is the longest wait of one blocking query. It is short because the deletion of a key does
+// queryWait is the longest wait of one blocking query. It is short because the deletion of a key does
 // not always end the wait.
-const look = 5 * time.Second
+const queryWait = 5 * time.Second
 
 // Take waits until the holder has a turn. It returns at once if the holder already has one.
 func (t Turns) Take(ctx context.Context, holder string) error {
@@ -55,7 +55,7 @@ func (t Turns) wait(ctx context.Context, holder, session string) error {
 	write := (&api.WriteOptions{}).WithContext(ctx)
 	index := uint64(0)
 	for {
-		pairs, meta, err := t.Client.KV().List(t.Prefix+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: look}).
+		pairs, meta, err := t.Client.KV().List(t.Prefix+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: queryWait}).
 			WithContext(ctx))
 		if err != nil {
 			return fmt.Errorf("cannot list the turns in Consul: %w", err)

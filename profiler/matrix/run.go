@@ -27,8 +27,8 @@ const (
 	poll = 10 * time.Second
 	// cleanup is the time limit for removing a job.
 	cleanup = 15 * time.Second
-	// patience is how long to tolerate errors from Nomad, and pause the time between retries.
-	patience, pause = time.Minute, 100 * time.Millisecond
+	// retryTimeout is how long to tolerate errors from Nomad, and retryInterval the time between retries.
+	retryTimeout, retryInterval = time.Minute, 100 * time.Millisecond
 )
 
 func (n Nomad) query(ctx context.Context, index uint64) *nomad.QueryOptions {
@@ -113,12 +113,12 @@ func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case err != nil && time.Since(heard) > patience:
+		case err != nil && time.Since(heard) > retryTimeout:
 			return nil, err
 		case err != nil:
 			select {
 			case <-ctx.Done():
-			case <-time.After(pause):
+			case <-time.After(retryInterval):
 			}
 			continue
 		case alloc == nil && time.Since(began) > n.Room:

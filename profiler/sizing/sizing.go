@@ -88,8 +88,8 @@ func (a Answer) Fits(c rightsize.Choice) error {
 	return nil
 }
 
-// enough is the minimum number of measured requests to trust the curve of a kind of replica.
-const enough = 8
+// minSamples is the minimum number of measured requests to trust the curve of a kind of replica.
+const minSamples = 8
 
 // Ask reads from Consul what is known of a service and calls Decide.
 func Ask(ctx context.Context, client *consul.Client, q Question, running []Running, now time.Time) (Answer, error) {
@@ -118,10 +118,10 @@ func Ask(ctx context.Context, client *consul.Client, q Question, running []Runni
 func Decide(
 	q Question, rates []learned.Rates, profiles []learned.Profile, running []Running, now time.Time,
 ) Answer {
-	believed := func(samples float64, _ time.Duration) bool { return samples >= enough }
+	believed := func(samples float64, _ time.Duration) bool { return samples >= minSamples }
 	known := learned.Known(now, rates, profiles, believed)
 	a := Answer{Running: running, Need: rightsize.Need{Rate: q.Rate, Longest: q.Longest}}
-	a.Prompt, a.Output = usual(known)
+	a.Prompt, a.Output = meanTokens(known)
 	var options []rightsize.Option
 	for class, m := range known {
 		for size, curve := range m.Tokens {
@@ -157,13 +157,13 @@ func Decide(
 
 // counts reports whether to trust a curve.
 func counts(c learned.Curve, from learned.Source) bool {
-	return c.Prompt > 0 && (from != learned.FromGateways || c.Samples >= enough)
+	return c.Prompt > 0 && (from != learned.FromGateways || c.Samples >= minSamples)
 }
 
-// usual returns the mean tokens of a prompt and of a response, over all requests that the gateways
+// meanTokens returns the mean tokens of a prompt and of a response, over all requests that the gateways
 // served, or over the benchmarked ones if they served none. All classes are compared with this
 // request. Both are 0 if nothing is known.
-func usual(known map[string]learned.Merged) (prompt, output float64) {
+func meanTokens(known map[string]learned.Merged) (prompt, output float64) {
 	samples, served := 0.0, false
 	for _, class := range slices.Sorted(maps.Keys(known)) {
 		m := known[class]
@@ -215,7 +215,7 @@ func unknown(running []Running, options []rightsize.Option) (notes []string) {
 		if !known {
 			notes = append(notes, fmt.Sprintf(
 				"the running size %s %s has no measurements yet: fewer than %d requests were measured",
-				r.Class, r.Slices, enough))
+				r.Class, r.Slices, minSamples))
 		}
 	}
 	return notes

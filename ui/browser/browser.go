@@ -43,15 +43,15 @@ type Browser struct {
 	ctx  context.Context
 	stop []context.CancelFunc
 
-	mu   sync.Mutex
-	said []string
+	mu      sync.Mutex
+	console []string
 }
 
 // Heard returns the errors that the page wrote to its console, including uncaught ones.
 func (b *Browser) Heard() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Clone(b.said)
+	return slices.Clone(b.console)
 }
 
 // Start starts a Chromium with a new data directory.
@@ -66,7 +66,7 @@ func Start(ctx context.Context) (*Browser, error) {
 	ctx, stopProcess := chromedp.NewExecAllocator(ctx, options...)
 	ctx, stopPage := chromedp.NewContext(ctx)
 	b := &Browser{ctx: ctx, stop: []context.CancelFunc{stopPage, stopProcess}}
-	chromedp.ListenTarget(ctx, b.hear)
+	chromedp.ListenTarget(ctx, b.onConsole)
 	if err := chromedp.Run(ctx, log.Enable(), runtime.Enable()); err != nil {
 		b.Stop()
 		return nil, fmt.Errorf("chromium: %w", err)
@@ -74,19 +74,19 @@ func Start(ctx context.Context) (*Browser, error) {
 	return b, nil
 }
 
-func (b *Browser) hear(event any) {
+func (b *Browser) onConsole(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch e := event.(type) {
 	case *runtime.EventExceptionThrown:
-		b.said = append(b.said, e.ExceptionDetails.Error())
+		b.console = append(b.console, e.ExceptionDetails.Error())
 	case *runtime.EventConsoleAPICalled:
 		if e.Type == runtime.APITypeError {
-			b.said = append(b.said, fmt.Sprint(e.Args[0].Description, string(e.Args[0].Value)))
+			b.console = append(b.console, fmt.Sprint(e.Args[0].Description, string(e.Args[0].Value)))
 		}
 	case *log.EventEntryAdded:
 		if e.Entry.Source == log.SourceSecurity || e.Entry.Source == log.SourceViolation {
-			b.said = append(b.said, e.Entry.Text)
+			b.console = append(b.console, e.Entry.Text)
 		}
 	}
 }

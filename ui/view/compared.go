@@ -23,7 +23,7 @@ func (r *Replay) compare(out *Outlook, m *Memory) {
 	for i := range out.Classes {
 		c := &out.Classes[i]
 		for _, s := range r.steps {
-			c.Would = append(c.Would, r.would(s, c.Name))
+			c.Would = append(c.Would, r.countAt(s, c.Name))
 			c.Was = append(c.Was, was(m.stands(s.second), c.Name))
 		}
 	}
@@ -37,7 +37,7 @@ func (r *Replay) compare(out *Outlook, m *Memory) {
 	}
 }
 
-func (r *Replay) would(s step, class string) *float64 {
+func (r *Replay) countAt(s step, class string) *float64 {
 	if !s.known {
 		return nil
 	}

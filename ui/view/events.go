@@ -28,8 +28,8 @@ type Event struct {
 }
 
 const (
-	// eventsKept is the largest age of an event.
-	eventsKept = time.Hour
+	// maxEventAge is the largest age of an event.
+	maxEventAge = time.Hour
 	// maxEvents is the largest number of events, the newest ones.
 	maxEvents = 500
 )
@@ -48,7 +48,7 @@ func EventsOf(f Facts) Events {
 		out.Events = append(out.Events, Event{At: c.At, Kind: "scaling", Where: c.Job + "/" + c.Group, Text: counted(c),
 			Bad: c.Failed})
 	}
-	old := f.At.Add(-eventsKept)
+	old := f.At.Add(-maxEventAge)
 	for _, e := range taskEvents(f.Allocs, old) {
 		a := e.of
 		out.Events = append(out.Events, Event{
@@ -77,7 +77,7 @@ func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	for i := range allocs {
 		a := &allocs[i]
 		for k := range a.Events {
-			if e := &a.Events[k]; !e.At.Before(since) && told(a, e) && strings.TrimSpace(e.Text) != "" {
+			if e := &a.Events[k]; !e.At.Before(since) && relevant(a, e) && strings.TrimSpace(e.Text) != "" {
 				out = append(out, taskOf{e, a})
 			}
 		}
@@ -86,9 +86,9 @@ func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	return out[:min(len(out), maxEvents)]
 }
 
-// told reports whether an event is relevant: a failure, or a driver's event of a task that holds
+// relevant reports whether an event is relevant: a failure, or a driver's event of a task that holds
 // slices. Nomad's own steps of every start are not.
-func told(a *Alloc, e *TaskEvent) bool {
+func relevant(a *Alloc, e *TaskEvent) bool {
 	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" &&
 		!strings.Contains(e.Text, "Exit Code: 0")
 }

@@ -86,7 +86,7 @@ type Replay struct {
 	problem  string
 	steps    []step
 	// begun reports whether there is a decision, told whether the last Outlook has all of them.
-	begun, told bool
+	begun, complete bool
 }
 
 // step is one decision of each policy.
@@ -105,7 +105,7 @@ func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() b
 	next := plannedOf(policies)
 	same := slices.EqualFunc(next.policies, r.policies, samePolicy) && next.problem == r.problem
 	if moved := next.promise(r.policies, same, now); same && !moved {
-		next.steps, next.begun, next.told = r.steps, r.begun, r.told
+		next.steps, next.begun, next.complete = r.steps, r.begun, r.complete
 	}
 	*r = next
 	if len(r.policies) == 0 {
@@ -124,7 +124,7 @@ func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() b
 		if stop() {
 			return true
 		}
-		r.steps, r.told = append(r.steps, r.decide(m, t)), false
+		r.steps, r.complete = append(r.steps, r.decide(m, t)), false
 	}
 	return false
 }
@@ -238,7 +238,7 @@ func (p planned) bound(count int) int { return min(max(count, p.Min), max(p.Min,
 func (r *Replay) decide(m *Memory, second int64) step {
 	s := step{second: second, counts: make([]int, len(r.policies))}
 	for i, p := range r.policies {
-		current := r.stood(m, i, second)
+		current := r.replicasAt(m, i, second)
 		if r.begun {
 			current = r.steps[len(r.steps)-1].counts[i]
 		}
@@ -260,8 +260,8 @@ func (r *Replay) decide(m *Memory, second int64) step {
 	return s
 }
 
-// stood returns the number of replicas of a policy's class in a second, 0 if unknown.
-func (r *Replay) stood(m *Memory, policy int, second int64) int {
+// replicasAt returns the number of replicas of a policy's class in a second, 0 if unknown.
+func (r *Replay) replicasAt(m *Memory, policy int, second int64) int {
 	by := m.stands(second)
 	sum := 0
 	for class, s := range by {
@@ -311,11 +311,11 @@ func (r *Replay) Next(m *Memory, now time.Time) []Next {
 const stale = 10
 
 // Changed reports whether there is a step or a problem that is not in the last Outlook.
-func (r *Replay) Changed() bool { return !r.told && (len(r.steps) > 0 || r.problem != "") }
+func (r *Replay) Changed() bool { return !r.complete && (len(r.steps) > 0 || r.problem != "") }
 
 // Outlook returns the decisions so far.
 func (r *Replay) Outlook(service string, m *Memory, now time.Time) *Outlook {
-	r.told = true
+	r.complete = true
 	out := &Outlook{
 		Service: service, Problem: r.problem, At: now, Time: []int64{}, Classes: []OutlookClass{},
 		Demand: []*float64{}, Planned: []*float64{}, Forecast: []*float64{},

@@ -12,9 +12,9 @@ import (
 // promise is the additional input of a policy with an objective. It is zero for other policies.
 type promise struct {
 	force objective.Force
-	// came has the requests that arrived and ended in each stored second, waits the waiting tokens.
-	came  []objective.Second
-	waits []float64
+	// arrivals has the requests that arrived and ended in each stored second, waits the waiting tokens.
+	arrivals []objective.Second
+	waits    []float64
 	// answered is the first second for which came is complete.
 	answered int64
 }
@@ -37,7 +37,7 @@ func (r *Replay) promise(before []planned, same bool, now int64) (moved bool) {
 			known = *p.Curves
 		}
 		p.force = old.Next(&p.config, known, time.Unix(now, 0))
-		p.came, p.waits = make([]objective.Second, Depth), make([]float64, Depth)
+		p.arrivals, p.waits = make([]objective.Second, Depth), make([]float64, Depth)
 		moved = moved || !p.force.Equal(old)
 	}
 	return moved
@@ -45,12 +45,12 @@ func (r *Replay) promise(before []planned, same bool, now int64) (moved bool) {
 
 // take stores the requests that arrived and ended in a second, if the policy has an objective.
 func (p *promise) take(at int, of *api.Point) {
-	if p.came == nil {
+	if p.arrivals == nil {
 		return
 	}
 	p.waits[at] = of.QueuedTokens
 	if t := of.Tokens; t != nil {
-		p.came[at] = objective.Second{Arrived: float64(t.Arrived), Met: float64(t.Met), Missed: float64(t.Missed)}
+		p.arrivals[at] = objective.Second{Arrived: float64(t.Arrived), Met: float64(t.Met), Missed: float64(t.Missed)}
 	}
 }
 
@@ -106,7 +106,7 @@ func (p planned) traffic(end int64, known int) []objective.Second {
 		_, told := p.at(t)
 		switch n := len(out); {
 		case told:
-			out = append(out, p.came[t%Depth])
+			out = append(out, p.arrivals[t%Depth])
 		case n > 0:
 			out = append(out, out[n-1])
 		}

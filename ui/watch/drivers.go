@@ -16,7 +16,7 @@ import (
 // watchDrivers watches the documents of the driver rollout.
 func (w *Watch) watchDrivers(ctx context.Context) {
 	w.follow(ctx, "Consul KV", func(ctx context.Context, index uint64) (uint64, error) {
-		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: holds}).WithContext(ctx)
+		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: blockingWait}).WithContext(ctx)
 		if index == 0 {
 			q.WaitTime = time.Millisecond
 		}
@@ -28,7 +28,7 @@ func (w *Watch) watchDrivers(ctx context.Context) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.drivers = found
-		w.tell()
+		w.signal()
 		return meta.LastIndex, nil
 	})
 }

@@ -22,7 +22,7 @@ import (
 // stay.
 func (w *Watch) watchGateways(ctx context.Context) {
 	w.follow(ctx, "Consul", func(ctx context.Context, index uint64) (uint64, error) {
-		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: holds}).WithContext(ctx)
+		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: blockingWait}).WithContext(ctx)
 		if index == 0 {
 			q.WaitTime = time.Millisecond
 		}
@@ -42,7 +42,7 @@ func (w *Watch) watchGateways(ctx context.Context) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.gateways = found
-		w.tell()
+		w.signal()
 		return meta.LastIndex, nil
 	})
 }
@@ -93,7 +93,7 @@ func (w *Watch) takeServices(services []view.Service) (followed []string) {
 	maps.DeleteFunc(w.memory, func(name string, m *view.Memory) bool {
 		return !hasService(services, name) && m.Newest() < now-view.Depth
 	})
-	w.tell()
+	w.signal()
 	return followed
 }
 
@@ -178,7 +178,7 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	w.memoryOf(service).FillSpreads(spreads)
 	w.memoryOf(service).Answered(min(now, view.AnsweredBy(points)))
 	w.memoryOf(service).Fill(around(now, view.MergeSeries(points)))
-	w.tell()
+	w.signal()
 }
 
 // around drops seconds that are more than Depth from now: those of a gateway with a wrong clock would

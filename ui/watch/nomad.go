@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// holds is the wait time of blocking queries.
-	holds = 30 * time.Second
+	// blockingWait is the wait time of blocking queries.
+	blockingWait = 30 * time.Second
 	// pause is the shortest time between two reads of a list.
 	pause = 500 * time.Millisecond
 	// pauseEach is the additional pause per allocation of a list, so that reading long lists does not
@@ -35,7 +35,7 @@ const (
 func (w *Watch) follow(ctx context.Context, name string, ask func(context.Context, uint64) (uint64, error)) {
 	index := uint64(0)
 	for ctx.Err() == nil {
-		asking, cancel := context.WithTimeout(ctx, holds+answerTime)
+		asking, cancel := context.WithTimeout(ctx, blockingWait+answerTime)
 		next := uint64(0)
 		err := turn(func() (err error) {
 			next, err = ask(asking, index)
@@ -62,7 +62,7 @@ func wait(ctx context.Context, d time.Duration) {
 
 // lists returns the options for listing nodes and allocations.
 func lists(ctx context.Context, index uint64) *nomad.QueryOptions {
-	hold := holds
+	hold := blockingWait
 	if index == 0 {
 		hold = 0
 	}
@@ -99,7 +99,7 @@ func (w *Watch) watchNodes(ctx context.Context) {
 		w.remember(seen)
 		w.draw()
 		understood = true
-		w.tell()
+		w.signal()
 		return meta.LastIndex, nil
 	})
 }
@@ -156,13 +156,13 @@ func (w *Watch) takeAllocs(allocs []alloc) {
 	w.allocs = allocs
 	w.draw()
 	understood = true
-	w.tell()
+	w.signal()
 }
 
 // remember adds changes of health, and drops old ones. The caller holds w.mu.
 func (w *Watch) remember(seen []view.Seen) {
 	w.seen = append(w.seen, seen...)
-	old := time.Now().Add(-kept)
+	old := time.Now().Add(-keptEvents)
 	w.seen = slices.DeleteFunc(w.seen, func(s view.Seen) bool { return s.At.Before(old) })
 }
 
@@ -242,7 +242,7 @@ func (w *Watch) readStats(ctx context.Context) {
 		}
 	}
 	w.draw()
-	w.tell()
+	w.signal()
 }
 
 // turn calls f and converts a panic to an error: an invalid response, such as a list that contains

@@ -55,7 +55,7 @@ func (w *Watch) decideFor(service string) {
 		o.whole = o.replay.Outlook(service, &memory, began)
 	}
 	w.next[service] = next
-	w.tell()
+	w.signal()
 }
 
 // policiesOf returns the policies of a service with its curves. read is false while curves that an

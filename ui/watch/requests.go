@@ -48,5 +48,5 @@ func (w *Watch) readRequests(ctx context.Context) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.requests = out
-	w.tell()
+	w.signal()
 }

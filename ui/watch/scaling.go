@@ -59,7 +59,7 @@ func (w *Watch) readPolicies(ctx context.Context) {
 		}
 	}
 	w.policies = policies
-	w.tell()
+	w.signal()
 }
 
 // policyOf returns the known policy of a group, nil if there is none.
@@ -204,7 +204,7 @@ func (w *Watch) readChanges(ctx context.Context) {
 func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusResponse) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	old := time.Now().Add(-kept)
+	old := time.Now().Add(-keptEvents)
 	counts, events := w.keepCounts(namespace, status), w.keepEvents(namespace, status, old)
 	for key, c := range w.changes {
 		if c.At.Before(old) {
@@ -212,7 +212,7 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 		}
 	}
 	if counts || events {
-		w.tell()
+		w.signal()
 	}
 }
 

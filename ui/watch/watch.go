@@ -27,8 +27,8 @@ const (
 	// minPause is the shortest time between two reads of the gateways, however often browsers open
 	// and close views.
 	minPause = 100 * time.Millisecond
-	// kept is how long events are stored.
-	kept = time.Hour
+	// keptEvents is how long events are stored.
+	keptEvents = time.Hour
 )
 
 // Options configure a Watch.
@@ -73,8 +73,8 @@ type Watch struct {
 	// followed, viewed and judged count the streams for a service, for a view, and for the outlook
 	// of a service.
 	followed, viewed, judged map[string]int
-	// looked is closed when a browser opens another view or service.
-	looked chan struct{}
+	// opened is closed when a browser opens another view or service.
+	opened chan struct{}
 	// since is when the first of the present streams for a service began.
 	since map[string]time.Time
 }
@@ -89,7 +89,7 @@ type change struct {
 func New(o Options) *Watch {
 	return &Watch{
 		o: o, began: time.Now(), changed: make(chan struct{}),
-		looked: make(chan struct{}),
+		opened: make(chan struct{}),
 		http:   &http.Client{Timeout: answerTime, Transport: Bounded(http.DefaultTransport, MaxAnswer)},
 		stats:  map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
@@ -149,7 +149,7 @@ func (w *Watch) everyOrLooked(ctx context.Context, d time.Duration, f func(conte
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		w.mu.Lock()
-		looked := w.looked
+		looked := w.opened
 		w.mu.Unlock()
 		w.once(ctx, f)
 		wait(ctx, minPause)
@@ -187,15 +187,15 @@ func (w *Watch) Series(service string, after int64) view.Series {
 	now := time.Now()
 	after = min(after, now.Unix()) // after is a browser's value
 	last := m.Last()
-	until := max(last, now.Unix()-patience)
-	if last < now.Unix()-patience && now.Sub(w.since[service]) < patience*time.Second {
+	until := max(last, now.Unix()-gapSeconds)
+	if last < now.Unix()-gapSeconds && now.Sub(w.since[service]) < gapSeconds*time.Second {
 		until = after // the gateways' last hour has not been read yet
 	}
 	return m.Since(after, until)
 }
 
-// patience is the number of seconds after which a second without data becomes a gap.
-const patience = 5
+// gapSeconds is the number of seconds after which a second without data becomes a gap.
+const gapSeconds = 5
 
 // Follow makes the Watch read the data for a view and the series of a service, until release is
 // called. Both may be "".
@@ -210,8 +210,8 @@ func (w *Watch) Follow(name, service string) (release func()) {
 		w.since[service] = time.Now()
 	}
 	if w.followed[service] == 1 || w.viewed[name] == 1 || w.judged[service] == 1 {
-		close(w.looked)
-		w.looked = make(chan struct{})
+		close(w.opened)
+		w.opened = make(chan struct{})
 	}
 	return sync.OnceFunc(func() {
 		w.mu.Lock()
@@ -233,8 +233,8 @@ func leave(counts map[string]int, key string) {
 	}
 }
 
-// tell signals a change. The caller holds w.mu.
-func (w *Watch) tell() {
+// signal signals a change. The caller holds w.mu.
+func (w *Watch) signal() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
@@ -257,5 +257,5 @@ func (w *Watch) source(name string, err error) {
 	if problem != "" && w.o.Log != nil {
 		w.o.Log.Warn("no answer", "from", name, "error", problem)
 	}
-	w.tell()
+	w.signal()
 }
