@@ -45,10 +45,10 @@ type Daemon struct {
 	servers  []*http.Server
 	undo     []func()
 	running  sync.WaitGroup
-	hf       string            // URL of the Hub's face
+	hfURL    string            // URL of the Hub's endpoint
 	s3       *origin.S3Servers // nil without one
-	s3Face   string            // its URL
-	ociFace  string            // the same of the face of registries
+	s3URL    string            // its URL
+	ociURL   string            // the same of the endpoint of registries
 	tickets  *oci.Tickets
 }
 
@@ -221,7 +221,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 	p := &prefetcher{library: d.library, compileCache: d.compiled, key: c.Key, groups: c.Groups, fixed: c.Models,
 		self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
 	if c.Docker != "" {
-		p.engine, p.face = engine.New(c.Docker), strings.TrimPrefix(d.ociFace, "http://")
+		p.engine, p.registry = engine.New(c.Docker), strings.TrimPrefix(d.ociURL, "http://")
 	}
 	if c.Key != "" {
 		var err error
@@ -238,7 +238,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 func (d *Daemon) Status() cacheapi.Status {
 	st := d.store.Stats()
 	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(),
-		Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hf, S3: d.s3Face, OCI: d.ociFace, Peers: []string{}}
+		Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hfURL, S3: d.s3URL, OCI: d.ociURL, Peers: []string{}}
 	if d.members != nil {
 		s.Self, s.Peers = d.members.Peers()
 	}

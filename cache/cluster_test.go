@@ -170,7 +170,7 @@ func startHub(t *testing.T) *hubtest.Hub {
 	return hub
 }
 
-// get reads a URL of a face with headers in pairs.
+// get reads a URL of an endpoint with headers in pairs.
 func get(t *testing.T, method, at string, headers ...string) (*http.Response, []byte) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), method, at, nil)

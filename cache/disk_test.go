@@ -47,7 +47,7 @@ func TestTheDiskIsFull(t *testing.T) {
 	if err != nil || m.State != cacheapi.Failed || !m.Final || !strings.Contains(m.Error, "no room in the cache") || strings.Contains(m.Error, "\n") {
 		t.Errorf("%+v, %v", m, err)
 	}
-	at := n.hf + "/Qwen/Qwen3/resolve/main/model.safetensors"
+	at := n.hfURL + "/Qwen/Qwen3/resolve/main/model.safetensors"
 	if res, body := get(t, "GET", at); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("it does not pass through: %s, %d bytes", res.Status, len(body))
 	}
@@ -66,7 +66,7 @@ func TestTheDiskChangesAChunk(t *testing.T) {
 	n := begin(t, conf)
 	target := filepath.Join(conf.Dir, "partial", "sha256-"+hubtest.SHA256(big))
 	// One chunk of the file, and then the end of the cache.
-	if res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-8388607"); res.StatusCode != http.StatusPartialContent {
+	if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-8388607"); res.StatusCode != http.StatusPartialContent {
 		t.Fatal(res.Status)
 	}
 	n.Close()
@@ -161,7 +161,7 @@ func TestTheOriginDiesHalfWay(t *testing.T) {
 	qwen(hub)
 	conf := settings(t, hub.URL)
 	n := begin(t, conf)
-	if res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-8388607"); res.StatusCode != http.StatusPartialContent {
+	if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-8388607"); res.StatusCode != http.StatusPartialContent {
 		t.Fatal(res.Status)
 	}
 	before := hub.Read()
@@ -182,7 +182,7 @@ func TestEvictionDuringARead(t *testing.T) {
 	conf.Capacity = int64(len(big)) + 1<<20
 	n := begin(t, conf)
 	n.want(t)
-	r, err := http.NewRequestWithContext(t.Context(), "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", nil)
+	r, err := http.NewRequestWithContext(t.Context(), "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestATokenExpires(t *testing.T) {
 	hub.Set(func(h *hubtest.Hub) { h.Token = secret })
 	n := begin(t, settings(t, hub.URL))
 	n.library.PassFor = time.Nanosecond
-	at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/config.json"
+	at := n.hfURL + "/Qwen/Qwen3/resolve/" + sha + "/config.json"
 	if res, _ := get(t, "GET", at, "Authorization", "Bearer "+secret); res.StatusCode != http.StatusOK {
 		t.Fatalf("while it is good: %s", res.Status)
 	}
@@ -290,9 +290,9 @@ func TestACacheThatCannotStart(t *testing.T) {
 	conf := settings(t, "http://127.0.0.1:1")
 	for want, change := range map[string]func(c *config.Config){
 		"hf_listen: ":                     func(c *config.Config) { c.HF = busy.Addr().String() },
-		"s3_listen: ":                     func(c *config.Config) { c.S3Face.Listen = busy.Addr().String() },
+		"s3_listen: ":                     func(c *config.Config) { c.S3API.Listen = busy.Addr().String() },
 		"oci_listen: ":                    func(c *config.Config) { c.OCIListen = busy.Addr().String() },
-		"s3_keys_file: stat /nonexistent": func(c *config.Config) { c.S3Face.KeysFile = "/nonexistent" },
+		"s3_keys_file: stat /nonexistent": func(c *config.Config) { c.S3API.KeysFile = "/nonexistent" },
 		"huggingface: ":                   func(c *config.Config) { c.Hub.TokenFile = "/nonexistent" },
 		"peer.listen: ": func(c *config.Config) {
 			c.Peer = &config.Peer{Listen: busy.Addr().String(), Advertise: "x:1", Insecure: true}

@@ -66,14 +66,14 @@ func drop(t *testing.T, image string) {
 	t.Cleanup(func() { _ = exec.Command("docker", "rmi", image).Run() })
 }
 
-// Docker pulls through the face by tag and by digest, with its daemon as it is, and a second
+// Docker pulls through the endpoint by tag and by digest, with its daemon as it is, and a second
 // pull reads nothing of the registry's blobs.
 func TestDockerPulls(t *testing.T) {
 	t.Parallel()
 	s := startRegistry(t)
 	id, digest := pushByDocker(t, s.host()+"/t/plain:1")
 	n := begin(t, ociSettings(t))
-	face := strings.TrimPrefix(n.ociFace, "http://") + "/" + s.path() + "/t/plain"
+	face := strings.TrimPrefix(n.ociURL, "http://") + "/" + s.path() + "/t/plain"
 	read := int64(0)
 	for _, what := range []string{":1", "@" + digest, ":1"} {
 		drop(t, face+what)
@@ -107,7 +107,7 @@ func TestDockerSignsIn(t *testing.T) {
 	conf := ociSettings(t)
 	conf.OCI = config.OCI{}
 	n := begin(t, conf)
-	face := strings.TrimPrefix(n.ociFace, "http://")
+	face := strings.TrimPrefix(n.ociURL, "http://")
 	image := face + "/" + s.path() + "/secret/plain:1"
 	if out, err := docker(t, nil, "pull", image); err == nil {
 		t.Errorf("nobody may pull, and docker did: %s", out)
@@ -125,9 +125,9 @@ func TestDockerSignsIn(t *testing.T) {
 // Clients that begin with a question for the registry itself learn where to sign in.
 func TestTheFaceOfRegistriesAsksToSignIn(t *testing.T) {
 	n := begin(t, ociSettings(t))
-	res, _ := get(t, "GET", n.ociFace+"/v2/")
+	res, _ := get(t, "GET", n.ociURL+"/v2/")
 	realm := between(res.Header.Get("WWW-Authenticate"), `realm="`, `"`)
-	if res.StatusCode != http.StatusUnauthorized || realm != n.ociFace+"/token" {
+	if res.StatusCode != http.StatusUnauthorized || realm != n.ociURL+"/token" {
 		t.Fatalf("%s %v", res.Status, res.Header)
 	}
 	_, body := get(t, "GET", realm+"?service=aliquot-cache&scope=repository:x/y:pull")
@@ -138,12 +138,12 @@ func TestTheFaceOfRegistriesAsksToSignIn(t *testing.T) {
 		t.Fatalf("%s, %v", body, err)
 	}
 	for token, want := range map[string]int{said.Token: 200, "made-up": 401, said.Token + "x": 401} {
-		if res, _ := get(t, "GET", n.ociFace+"/v2/", "Authorization", "Bearer "+token); res.StatusCode != want {
+		if res, _ := get(t, "GET", n.ociURL+"/v2/", "Authorization", "Bearer "+token); res.StatusCode != want {
 			t.Errorf("%.20s: %s", token, res.Status)
 		}
 	}
 	other := begin(t, ociSettings(t))
-	if res, _ := get(t, "GET", other.ociFace+"/v2/", "Authorization", "Bearer "+said.Token); res.StatusCode != http.StatusUnauthorized {
+	if res, _ := get(t, "GET", other.ociURL+"/v2/", "Authorization", "Bearer "+said.Token); res.StatusCode != http.StatusUnauthorized {
 		t.Errorf("another process: %s", res.Status)
 	}
 }

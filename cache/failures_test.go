@@ -42,7 +42,7 @@ func TestTheOriginIsAwayFromTheStart(t *testing.T) {
 	if refused, ok := err.(*cacheapi.Error); !ok || refused.Status != http.StatusServiceUnavailable {
 		t.Errorf("the socket answers %v", err)
 	}
-	res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/config.json")
+	res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/config.json")
 	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
 		t.Errorf("the face answers %s", res.Status)
 	}
@@ -67,7 +67,7 @@ func TestTheOriginGoesAway(t *testing.T) {
 	if m := n.want(t); m.Revision != sha || !m.Stale {
 		t.Errorf("%+v", m)
 	}
-	if res, body := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/"+sha+"/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+	if res, body := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/"+sha+"/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
 	if !strings.Contains(n.log.String(), "the last revision known is used") {
@@ -96,7 +96,7 @@ func TestASignedURLLapses(t *testing.T) {
 	hub := startHub(t)
 	qwen(hub)
 	n := begin(t, settings(t, hub.URL))
-	if res, body := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-9"); res.StatusCode != http.StatusPartialContent || !bytes.Equal(body, big[:10]) {
+	if res, body := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-9"); res.StatusCode != http.StatusPartialContent || !bytes.Equal(body, big[:10]) {
 		t.Fatalf("%s %q", res.Status, body)
 	}
 	hub.Set(func(h *hubtest.Hub) { h.Expired = 1 })
@@ -183,7 +183,7 @@ func refuses(t *testing.T, private bool) {
 	hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = secret, private })
 	conf := settings(t, hub.URL)
 	n := begin(t, conf)
-	at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
+	at := n.hfURL + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
 	denied(t, n, at) // while the commit is unknown
 	if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: model, Token: secret}); err != nil {
 		t.Fatal(err)
@@ -237,10 +237,10 @@ func TestARepositoryBecomesGated(t *testing.T) {
 			n.Close()
 			hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = secret, private })
 			n = begin(t, conf) // no word of the Hub holds any more
-			at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
+			at := n.hfURL + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
 			denied(t, n, at)
 			hub.Set(func(h *hubtest.Hub) { h.Down = true })
-			for _, at := range []string{at, n.hf + "/Qwen/Qwen3/resolve/main/model.safetensors"} {
+			for _, at := range []string{at, n.hfURL + "/Qwen/Qwen3/resolve/main/model.safetensors"} {
 				if res, body := get(t, "GET", at); res.StatusCode != http.StatusTooManyRequests {
 					t.Errorf("while the origin is away: %s, %d bytes", res.Status, len(body))
 				}

@@ -161,7 +161,7 @@ func TestALongListGoesOn(t *testing.T) {
 		if status(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "still lists") {
 			t.Errorf("the socket answers %v", err)
 		}
-		if res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/config.json"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "5" {
+		if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/config.json"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "5" {
 			t.Errorf("the face answers %s, %v", res.Status, res.Header)
 		}
 	}

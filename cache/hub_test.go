@@ -47,7 +47,7 @@ func TestRecordedRequests(t *testing.T) {
 		{"PUT", "/Qwen/Qwen3/resolve/main/config.json", 405, "", ""},
 		{"GET", "/", 404, "", ""},
 	} {
-		res, body := get(t, c.method, n.hf+c.path)
+		res, body := get(t, c.method, n.hfURL+c.path)
 		if res.StatusCode != c.status || c.code != "" && res.Header.Get("X-Error-Code") != c.code || !strings.Contains(string(body), c.body) {
 			t.Errorf("%s %s: %s %v %.300s", c.method, c.path, res.Status, res.Header, body)
 		}
@@ -68,7 +68,7 @@ func TestFiles(t *testing.T) {
 	hub := startHub(t)
 	sha := qwen(hub)
 	n := begin(t, settings(t, hub.URL))
-	at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
+	at := n.hfURL + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
 	digest := hubtest.SHA256(big)
 	size := strconv.Itoa(len(big))
 	for _, warm := range []bool{false, true} {
@@ -105,10 +105,10 @@ func TestBytesStreamWhileTheyAreFetched(t *testing.T) {
 	hub := startHub(t)
 	sha := qwen(hub)
 	n := begin(t, settings(t, hub.URL))
-	get(t, "GET", n.hf+"/api/models/Qwen/Qwen3/revision/main")
+	get(t, "GET", n.hfURL+"/api/models/Qwen/Qwen3/revision/main")
 	stall := make(chan struct{})
 	hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
-	r, _ := http.NewRequestWithContext(t.Context(), "GET", n.hf+"/Qwen/Qwen3/resolve/"+sha+"/model.safetensors", nil)
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", n.hfURL+"/Qwen/Qwen3/resolve/"+sha+"/model.safetensors", nil)
 	res, err := http.DefaultClient.Do(r) // returns with the headers, while the origin sends nothing
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestARangeReadsNoMore(t *testing.T) {
 	hub := startHub(t)
 	qwen(hub)
 	n := begin(t, settings(t, hub.URL))
-	get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-7")
+	get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors", "Range", "bytes=0-7")
 	// All chunks that a reader wants are begun at once.
 	if !hub.Await(30*time.Second, func(h *hubtest.Hub) bool { return h.Sent() >= 8<<20 && h.Sending == 0 }) {
 		t.Fatal("the chunk was not read to its end")
@@ -152,7 +152,7 @@ func TestAnOriginStopsInWhatPassesThrough(t *testing.T) {
 	n := begin(t, conf)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", nil)
+	r, err := http.NewRequestWithContext(ctx, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestNoRoom(t *testing.T) {
 	conf := settings(t, hub.URL)
 	conf.Capacity = 1 << 20
 	n := begin(t, conf)
-	res, body := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors")
+	res, body := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors")
 	if res.StatusCode != 200 || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
@@ -199,7 +199,7 @@ import { createRequire } from "node:module";
 const { snapshotDownload, listFiles, downloadFile } = createRequire("`+modules+`/")("@huggingface/hub");
 import { readFileSync } from "node:fs";
 import { createHash } from "node:crypto";
-const hubUrl = "`+n.hf+`", repo = "Qwen/Qwen3";
+const hubUrl = "`+n.hfURL+`", repo = "Qwen/Qwen3";
 const names = [];
 for await (const f of listFiles({ repo, hubUrl, recursive: true })) names.push(f.path);
 const dir = await snapshotDownload({ repo, hubUrl, cacheDir: "`+t.TempDir()+`" });

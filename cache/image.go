@@ -24,11 +24,11 @@ func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	if d.ociFace == "" {
+	if d.ociURL == "" {
 		http.Error(w, "oci_listen of the cache is off", http.StatusNotFound)
 		return
 	}
-	name, repository, err := pulled(strings.TrimPrefix(d.ociFace, "http://"), ask.Image)
+	name, repository, err := pulled(strings.TrimPrefix(d.ociURL, "http://"), ask.Image)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
@@ -38,17 +38,17 @@ func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(cacheapi.Pull{Name: name, Username: oci.User, Password: ticket})
 }
 
-// pulled is the name by which an image is pulled through a face, and its repository.
-func pulled(face, image string) (name, repository string, err error) {
+// pulled is the name by which an image is pulled through an endpoint, and its repository.
+func pulled(registry, image string) (name, repository string, err error) {
 	ref, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return "", "", fmt.Errorf("image %.200q: %w", image, err)
 	}
 	ref = reference.TagNameOnly(ref)
 	repository = ref.Name()
-	if strings.HasPrefix(repository, face+"/") {
+	if strings.HasPrefix(repository, registry+"/") {
 		return "", "", fmt.Errorf("image %s is pulled through this cache already", image)
 	}
 	rest := strings.TrimPrefix(ref.String(), repository) // tag and digest
-	return face + "/" + oci.Path(repository) + rest, repository, nil
+	return registry + "/" + oci.Path(repository) + rest, repository, nil
 }

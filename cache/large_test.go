@@ -10,7 +10,7 @@ import (
 	"aliquot.example/cache/hubtest"
 )
 
-// BenchmarkFileOfALargeRepository asks the face for a file that is on the node, of a repository
+// BenchmarkFileOfALargeRepository asks the endpoint for a file that is on the node, of a repository
 // with 20,000 files.
 func BenchmarkFileOfALargeRepository(b *testing.B) {
 	hub, stop := hubtest.Start()
@@ -28,7 +28,7 @@ func BenchmarkFileOfALargeRepository(b *testing.B) {
 	defer d.Close()
 	d.library.ListWait = time.Hour
 	one := func() {
-		res, err := http.Get(d.hf + "/org/large/resolve/main/data/000/part-00000.bin")
+		res, err := http.Get(d.hfURL + "/org/large/resolve/main/data/000/part-00000.bin")
 		if err != nil || res.StatusCode != http.StatusOK {
 			b.Fatalf("%v, %v", res, err)
 		}

@@ -28,19 +28,19 @@ func (d *Daemon) listen() error {
 		return err
 	}
 	var err error
-	if d.hf, err = d.face("hf_listen", d.conf.HF, &hub.Face{Library: d.library, Token: d.token,
+	if d.hfURL, err = d.serveOn("hf_listen", d.conf.HF, &hub.Handler{Library: d.library, Token: d.token,
 		Log: d.log}); err != nil {
 		return err
 	}
 	if err := d.listenS3(); err != nil {
 		return err
 	}
-	registry := &oci.Face{Library: d.library, Tickets: d.tickets, Log: d.log}
+	registry := &oci.Handler{Library: d.library, Tickets: d.tickets, Log: d.log}
 	registry.Token = func(namespace string) string { return d.token("oci", "", namespace, "") }
-	if d.ociFace, err = d.face("oci_listen", d.conf.OCIListen, registry); err != nil {
+	if d.ociURL, err = d.serveOn("oci_listen", d.conf.OCIListen, registry); err != nil {
 		return err
 	}
-	if _, err := d.face("admin", d.conf.Admin, d.admin()); err != nil {
+	if _, err := d.serveOn("admin", d.conf.Admin, d.admin()); err != nil {
 		return err
 	}
 	if d.conf.Peer == nil {
@@ -90,8 +90,8 @@ func (d *Daemon) listenTCP(address string) (net.Listener, error) {
 	return stallListener{l, d.conf.ClientStall}, err
 }
 
-// face serves on an address, and returns the URL; neither for "".
-func (d *Daemon) face(key, address string, h http.Handler) (url string, err error) {
+// serveOn serves on an address, and returns the URL; neither for "".
+func (d *Daemon) serveOn(key, address string, h http.Handler) (url string, err error) {
 	if address == "" {
 		return "", nil
 	}
@@ -104,16 +104,16 @@ func (d *Daemon) face(key, address string, h http.Handler) (url string, err erro
 }
 
 func (d *Daemon) listenS3() (err error) {
-	f := &s3.Face{
-		Library: d.library, Origin: d.s3, Domain: d.conf.S3Face.Domain, Log: d.log,
+	f := &s3.Handler{
+		Library: d.library, Origin: d.s3, Domain: d.conf.S3API.Domain, Log: d.log,
 		Token: func(scheme, name, namespace string) string { return d.token(scheme, name, namespace, "") },
 	}
-	if path := d.conf.S3Face.KeysFile; path != "" {
+	if path := d.conf.S3API.KeysFile; path != "" {
 		if f.Keys, err = s3.ReadKeys(path); err != nil {
 			return err
 		}
 	}
-	d.s3Face, err = d.face("s3_listen", d.conf.S3Face.Listen, f)
+	d.s3URL, err = d.serveOn("s3_listen", d.conf.S3API.Listen, f)
 	return err
 }
 

@@ -24,11 +24,11 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// pulls reads an image through a face with go-containerregistry's client, all of it and
+// pulls reads an image through an endpoint with go-containerregistry's client, all of it and
 // verified.
 func pulls(t *testing.T, n *node, path string, auth authn.Authenticator) error {
 	t.Helper()
-	ref, err := name.ParseReference(strings.TrimPrefix(n.ociFace, "http://") + "/" + path)
+	ref, err := name.ParseReference(strings.TrimPrefix(n.ociURL, "http://") + "/" + path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestImagesThroughTheFace(t *testing.T) {
 		t.Fatal(err)
 	}
 	layer := m.Layers[0]
-	at := n.ociFace + "/v2/" + s.path() + "/o/image/blobs/" + layer.Digest.String()
+	at := n.ociURL + "/v2/" + s.path() + "/o/image/blobs/" + layer.Digest.String()
 	res, _ := get(t, "HEAD", at)
 	if res.StatusCode != 200 || res.ContentLength != layer.Size || res.Header.Get("Docker-Content-Digest") != layer.Digest.String() {
 		t.Errorf("HEAD: %s %v", res.Status, res.Header)
@@ -86,7 +86,7 @@ func TestImagesThroughTheFace(t *testing.T) {
 		"/o/image/manifests/none": 404, "/o/image/blobs/sha256:" + strings.Repeat("0", 64): 404, "/o/image/tags/list": 404,
 		"/o/image/blobs/sha512:" + strings.Repeat("0", 128): 404, "/O/image/manifests/v1": 404,
 	} {
-		if res, body := get(t, "GET", n.ociFace+"/v2/"+s.path()+path); res.StatusCode != want || !json.Valid(body) {
+		if res, body := get(t, "GET", n.ociURL+"/v2/"+s.path()+path); res.StatusCode != want || !json.Valid(body) {
 			t.Errorf("%s: %s %s", path, res.Status, body)
 		}
 	}
@@ -101,13 +101,13 @@ func TestATagMoves(t *testing.T) {
 	s.push(t, "o/image:v1", 1)
 	n := begin(t, ociSettings(t))
 	n.library.Fresh = time.Nanosecond
-	_, before := get(t, "GET", n.ociFace+"/v2/"+s.path()+"/o/image/manifests/v1")
+	_, before := get(t, "GET", n.ociURL+"/v2/"+s.path()+"/o/image/manifests/v1")
 	img, _ := s.push(t, "o/image:v1", 1)
 	want, err := img.RawManifest()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, after := get(t, "GET", n.ociFace+"/v2/"+s.path()+"/o/image/manifests/v1"); !bytes.Equal(after, want) || bytes.Equal(after, before) {
+	if _, after := get(t, "GET", n.ociURL+"/v2/"+s.path()+"/o/image/manifests/v1"); !bytes.Equal(after, want) || bytes.Equal(after, before) {
 		t.Errorf("the manifest is %s", after)
 	}
 }
@@ -168,7 +168,7 @@ func TestTheNodesCredentialsAreOfNamespaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := strings.TrimPrefix(n.ociFace, "http://") + "/" + s.path() + "/secret/image:v1"; p.Name != want {
+		if want := strings.TrimPrefix(n.ociURL, "http://") + "/" + s.path() + "/secret/image:v1"; p.Name != want {
 			t.Errorf("it is pulled as %s, want %s", p.Name, want)
 		}
 		return pulls(t, n, s.path()+"/"+image, &authn.Basic{Username: p.Username, Password: p.Password})
@@ -235,10 +235,10 @@ func TestADigestIsNoRight(t *testing.T) {
 	}))
 	defer evil.Close()
 	path := strings.Replace(strings.TrimPrefix(evil.URL, "http://"), ":", "__", 1)
-	if res, _ := get(t, "GET", n.ociFace+"/v2/"+path+"/x/y/manifests/v1"); res.StatusCode != http.StatusOK {
+	if res, _ := get(t, "GET", n.ociURL+"/v2/"+path+"/x/y/manifests/v1"); res.StatusCode != http.StatusOK {
 		t.Fatalf("its manifest: %s", res.Status)
 	}
-	r, _ := http.NewRequestWithContext(t.Context(), "GET", n.ociFace+"/v2/"+path+"/x/y/blobs/"+m.Layers[0].Digest.String(), nil)
+	r, _ := http.NewRequestWithContext(t.Context(), "GET", n.ociURL+"/v2/"+path+"/x/y/blobs/"+m.Layers[0].Digest.String(), nil)
 	res, err := http.DefaultClient.Do(r)
 	if err != nil {
 		return // broken off before the first byte
@@ -264,10 +264,10 @@ func TestARepositoryIsNoRightToAnother(t *testing.T) {
 		"image": {image, "layers"}, "smuggled": {image, "blobs"}, "artifact": {artifact, "blobs"},
 	} {
 		s.manifest(t, "x/y", tag, c.kind, map[string]any{"schemaVersion": 2, "mediaType": c.kind, c.parts: part})
-		if res, _ := get(t, "GET", n.ociFace+"/v2/"+s.path()+"/x/y/manifests/"+tag); res.StatusCode != http.StatusOK {
+		if res, _ := get(t, "GET", n.ociURL+"/v2/"+s.path()+"/x/y/manifests/"+tag); res.StatusCode != http.StatusOK {
 			t.Fatalf("%s: its manifest: %s", tag, res.Status)
 		}
-		r, _ := http.NewRequestWithContext(t.Context(), "GET", n.ociFace+"/v2/"+s.path()+"/x/y/blobs/"+stolen.Digest.String(), nil)
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", n.ociURL+"/v2/"+s.path()+"/x/y/blobs/"+stolen.Digest.String(), nil)
 		if res, err := http.DefaultClient.Do(r); err == nil { // it may be broken off before the first byte
 			if got, _ := io.ReadAll(res.Body); res.StatusCode == http.StatusOK && len(got) > 0 {
 				t.Errorf("%s: %s, %d bytes of a private image", tag, res.Status, len(got))
@@ -286,7 +286,7 @@ func TestWhatIsNoTagIsRefused(t *testing.T) {
 	s.push(t, "o/image:v1", 1)
 	n := begin(t, ociSettings(t))
 	for _, tag := range []string{"v1%3Frestricted", "v1%3F1", "-v1", ".v1", "=v1", strings.Repeat("a", 129), "sha256:12", "sha512:" + strings.Repeat("0", 128)} {
-		if res, body := get(t, "GET", n.ociFace+"/v2/"+s.path()+"/o/image/manifests/"+tag); res.StatusCode != http.StatusNotFound || !json.Valid(body) {
+		if res, body := get(t, "GET", n.ociURL+"/v2/"+s.path()+"/o/image/manifests/"+tag); res.StatusCode != http.StatusNotFound || !json.Valid(body) {
 			t.Errorf("%s: %s %s", tag, res.Status, body)
 		}
 		if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: "oci://" + s.host() + "/o/image@" + tag}); status(err) != http.StatusBadRequest {

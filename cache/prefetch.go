@@ -25,7 +25,7 @@ type prefetcher struct {
 	library      *models.Library
 	compileCache *snapshots.Cache
 	engine       *engine.Engine // nil where no images are pulled
-	face         string         // host and port of the face of registries, "" where it is off
+	registry     string         // host and port of the endpoint of registries, "" where it is off
 	client       *api.Client    // nil for the list of the configuration alone
 	key          string         // prefix in Consul KV
 	groups       []string       // lists below it
@@ -208,11 +208,11 @@ func (p *prefetcher) compiled(ctx context.Context, scope string) (views []string
 	return views, err
 }
 
-// pull pulls an image through the cache's own face where that can be, so that the cluster
+// pull pulls an image through the cache's own endpoint where that can be, so that the cluster
 // reads it once.
 func (p *prefetcher) pull(ctx context.Context, name string) error {
-	if p.face != "" {
-		through, _, err := pulled(p.face, name)
+	if p.registry != "" {
+		through, _, err := pulled(p.registry, name)
 		if err == nil {
 			err = p.engine.PullAs(ctx, through, name)
 		}

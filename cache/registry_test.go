@@ -65,7 +65,7 @@ func (s *registryServer) bytes() int64 {
 	return s.read
 }
 
-// host is the registry's name in those of images, and path the same below a face.
+// host is the registry's name in those of images, and path the same below an endpoint.
 func (s *registryServer) host() string { return strings.TrimPrefix(s.URL, "http://") }
 func (s *registryServer) path() string { return strings.Replace(s.host(), ":", "__", 1) }
 

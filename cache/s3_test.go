@@ -30,7 +30,7 @@ func s3Settings(t *testing.T, b *bucketServer) *config.Config {
 	path := filepath.Join(t.TempDir(), "credentials")
 	writeFile(t, path, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey))
 	conf.S3 = []*config.S3{{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, CredentialsFile: path, ETagIsMD5: true, Namespaces: config.Namespaces{"ml"}}}
-	conf.S3Face.Listen = "127.0.0.1:0"
+	conf.S3API.Listen = "127.0.0.1:0"
 	return conf
 }
 
@@ -118,10 +118,10 @@ func TestKeysOfS3AreOfNamespaces(t *testing.T) {
 				t.Errorf("namespace %q: %v", namespace, err)
 			}
 		}
-		if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
+		if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
 			t.Errorf("the face: %s, %d bytes", res.Status, len(body))
 		}
-		if res, _ := get(t, "GET", n.s3Face+"/models?list-type=2"); res.StatusCode != http.StatusForbidden {
+		if res, _ := get(t, "GET", n.s3URL+"/models?list-type=2"); res.StatusCode != http.StatusForbidden {
 			t.Errorf("the face's list: %s", res.Status)
 		}
 	}
@@ -129,7 +129,7 @@ func TestKeysOfS3AreOfNamespaces(t *testing.T) {
 	n.fromS3(t, s3Model)
 	refused()
 	b.set(func() { b.down = true })
-	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusServiceUnavailable {
+	if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("while S3 is away: %s, %d bytes", res.Status, len(body))
 	}
 }
@@ -158,7 +158,7 @@ func TestKeysOfATaskAreItsOwn(t *testing.T) {
 		}
 		wantFile(t, filepath.Join(m.Path, "files", "model.safetensors"), big)
 	}
-	if res, _ := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
+	if res, _ := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
 		t.Errorf("the face: %s", res.Status)
 	}
 	// Keys of another server do not stand in the way of the node's.
@@ -237,7 +237,7 @@ func TestPublicBuckets(t *testing.T) {
 	b.set(func() { b.public = true })
 	keyless := settings(t, "http://127.0.0.1:1")
 	keyless.S3 = []*config.S3{{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, Anonymous: true, ETagIsMD5: true}}
-	keyless.S3Face.Listen = "127.0.0.1:0"
+	keyless.S3API.Listen = "127.0.0.1:0"
 	for what, conf := range map[string]*config.Config{"without keys": keyless, "with keys of others": s3Settings(t, b)} {
 		n := begin(t, conf)
 		m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "web"})
@@ -246,7 +246,7 @@ func TestPublicBuckets(t *testing.T) {
 			continue
 		}
 		wantFile(t, filepath.Join(m.Path, "files", "config.json"), []byte("{}"))
-		if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/config.json"); res.StatusCode != http.StatusOK || string(body) != "{}" {
+		if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/config.json"); res.StatusCode != http.StatusOK || string(body) != "{}" {
 			t.Errorf("%s: the face: %s %s", what, res.Status, body)
 		}
 	}
@@ -332,16 +332,16 @@ func TestS3GoesAway(t *testing.T) {
 	conf.S3[0].Namespaces = config.Namespaces{"*"}
 	n := begin(t, conf)
 	n.fromS3(t, s3Model)
-	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+	if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
-	lists := n.s3Face + "/models?list-type=2&prefix=llama%2F"
+	lists := n.s3URL + "/models?list-type=2&prefix=llama%2F"
 	_, list := get(t, "GET", lists)
 	b.set(func() { b.down = true })
 	n.Close()
 	n = begin(t, conf)
 	n.library.Fresh = time.Nanosecond
-	lists = n.s3Face + "/models?list-type=2&prefix=llama%2F"
+	lists = n.s3URL + "/models?list-type=2&prefix=llama%2F"
 	if res, again := get(t, "GET", lists); res.StatusCode != http.StatusOK || !bytes.Equal(again, list) || !bytes.Contains(list, []byte("model.safetensors")) {
 		t.Errorf("a list: %s, %.300s", res.Status, again)
 	}
@@ -351,10 +351,10 @@ func TestS3GoesAway(t *testing.T) {
 	if m := n.fromS3(t, s3Model); m.State != cacheapi.Whole || !m.Stale {
 		t.Errorf("%+v", m)
 	}
-	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+	if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
-	if res, _ := get(t, "HEAD", n.s3Face+"/models/none"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+	if res, _ := get(t, "HEAD", n.s3URL+"/models/none"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
 		t.Errorf("what is not known: %s", res.Status)
 	}
 }

@@ -20,9 +20,9 @@ import (
 	"aliquot.example/cache/hubtest"
 )
 
-// facedNode is a node whose face of S3 shows a folder of S3 and a model of the Hub to
+// s3Node is a node whose endpoint of S3 shows a folder of S3 and a model of the Hub to
 // everybody, or to bearers of keys.
-func facedNode(t *testing.T, keys string) (*node, *bucketServer) {
+func s3Node(t *testing.T, keys string) (*node, *bucketServer) {
 	t.Helper()
 	b := startBuckets(t)
 	b.put(t, "llama/7b/model.safetensors", big)
@@ -36,15 +36,15 @@ func facedNode(t *testing.T, keys string) (*node, *bucketServer) {
 	conf.S3[0].Namespaces = config.Namespaces{"*"}
 	if keys != "" {
 		conf.S3[0].Namespaces = config.Namespaces{"ml"}
-		conf.S3Face.KeysFile = filepath.Join(t.TempDir(), "keys")
-		writeFile(t, conf.S3Face.KeysFile, keys)
+		conf.S3API.KeysFile = filepath.Join(t.TempDir(), "keys")
+		writeFile(t, conf.S3API.KeysFile, keys)
 	}
 	return begin(t, conf), b
 }
 
 // The questions of the AWS C++ SDK (Triton), of boto3, rclone and s3cmd, as recorded.
 func TestRecordedRequestsOfS3(t *testing.T) {
-	n, _ := facedNode(t, "")
+	n, _ := s3Node(t, "")
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -75,7 +75,7 @@ func TestRecordedRequestsOfS3(t *testing.T) {
 		{"PUT", "/models/readme", 405, []string{"MethodNotAllowed"}},
 		{"DELETE", "/models/readme", 405, []string{"MethodNotAllowed"}},
 	} {
-		res, body := get(t, c.method, n.s3Face+c.path)
+		res, body := get(t, c.method, n.s3URL+c.path)
 		if res.StatusCode != c.status {
 			t.Errorf("%s %s: %s, want %d: %.300s", c.method, c.path, res.Status, c.status, body)
 		}
@@ -89,7 +89,7 @@ func TestRecordedRequestsOfS3(t *testing.T) {
 
 // Pages of a list follow each other without a gap and without an overlap, with folders too.
 func TestPagesOfAList(t *testing.T) {
-	n, b := facedNode(t, "")
+	n, b := s3Node(t, "")
 	for i := range 7 {
 		b.put(t, fmt.Sprintf("many/%d/x", i), []byte("x"))
 		b.put(t, fmt.Sprintf("many/%d/y", i), []byte("y"))
@@ -97,7 +97,7 @@ func TestPagesOfAList(t *testing.T) {
 	for _, c := range []struct{ bucket, prefix, delimiter string }{
 		{"models", "many/", "/"}, {"models", "many/", ""}, {"huggingface", "Qwen/Qwen3/main/", "/"}, {"huggingface", "Qwen/Qwen3/main/", ""},
 	} {
-		at := n.s3Face + "/" + c.bucket + "?list-type=2&prefix=" + url.QueryEscape(c.prefix) + "&delimiter=" + url.QueryEscape(c.delimiter)
+		at := n.s3URL + "/" + c.bucket + "?list-type=2&prefix=" + url.QueryEscape(c.prefix) + "&delimiter=" + url.QueryEscape(c.delimiter)
 		_, body := get(t, "GET", at)
 		want := names(string(body))
 		var got []string
@@ -120,12 +120,12 @@ func TestPagesOfAList(t *testing.T) {
 
 // A page that is full leaves nothing behind that goes on to list.
 func TestNothingListsAfterAPage(t *testing.T) {
-	n, b := facedNode(t, "")
+	n, b := s3Node(t, "")
 	for i := range 20 {
 		b.put(t, fmt.Sprintf("many/%d", i), []byte("x"))
 	}
 	for range 10 {
-		get(t, "GET", n.s3Face+"/models?list-type=2&prefix=many%2F&max-keys=2")
+		get(t, "GET", n.s3URL+"/models?list-type=2&prefix=many%2F&max-keys=2")
 	}
 	var stacks bytes.Buffer
 	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 1); err != nil {
@@ -162,10 +162,10 @@ func between(text, open, end string) string {
 
 // Ranges, conditions and both styles of naming a bucket.
 func TestObjectsOfTheFaceOfS3(t *testing.T) {
-	n, _ := facedNode(t, "")
+	n, _ := s3Node(t, "")
 	size := strconv.Itoa(len(big))
 	for name, at := range map[string]string{"S3": "/models/llama/7b/model.safetensors", "the Hub": "/huggingface/Qwen/Qwen3/main/model.safetensors"} {
-		head, _ := get(t, "HEAD", n.s3Face+at)
+		head, _ := get(t, "HEAD", n.s3URL+at)
 		etag := head.Header.Get("ETag")
 		if head.StatusCode != 200 || head.Header.Get("Content-Length") != size || etag == "" || head.Header.Get("Last-Modified") == "" {
 			t.Errorf("%s: HEAD: %s %v", name, head.Status, head.Header)
@@ -179,13 +179,13 @@ func TestObjectsOfTheFaceOfS3(t *testing.T) {
 			{"Range", "bytes=16777216-", 206, big[16777216:]}, {"Range", "bytes=-5", 206, big[len(big)-5:]},
 			{"Range", "bytes=" + size + "-", 416, nil}, {"If-None-Match", etag, 304, nil}, {"If-Match", `"other"`, 412, nil}, {"If-Match", etag, 200, big},
 		} {
-			res, body := get(t, "GET", n.s3Face+at, c.header, c.value)
+			res, body := get(t, "GET", n.s3URL+at, c.header, c.value)
 			if res.StatusCode != c.status || c.want != nil && (!bytes.Equal(body, c.want) || res.Header.Get("ETag") != etag) {
 				t.Errorf("%s: %s %s: %s, %d bytes", name, c.header, c.value, res.Status, len(body))
 			}
 		}
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(at, "/"), "/")
-		r, _ := http.NewRequestWithContext(t.Context(), "GET", n.s3Face+"/"+key, nil)
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", n.s3URL+"/"+key, nil)
 		r.Host = bucket + ".localhost:9"
 		r.Header.Set("Range", "bytes=0-9")
 		res, err := http.DefaultClient.Do(r)
@@ -201,18 +201,18 @@ func TestObjectsOfTheFaceOfS3(t *testing.T) {
 
 // The key of a folder is an object of its own or none, and never what lies in the folder.
 func TestAFolderIsNoObject(t *testing.T) {
-	n, b := facedNode(t, "")
+	n, b := s3Node(t, "")
 	b.put(t, "made/", []byte("made by a console"))
 	b.put(t, "made/model.bin", big)
 	for range 2 { // a second time from what is known
 		for _, at := range []string{"/models/llama/7b/", "/models/llama/", "/models/none/", "/models//", "/models/llama/7b/tokenizer/"} {
 			for _, method := range []string{"HEAD", "GET"} {
-				if res, body := get(t, method, n.s3Face+at); res.StatusCode != http.StatusNotFound {
+				if res, body := get(t, method, n.s3URL+at); res.StatusCode != http.StatusNotFound {
 					t.Errorf("%s %s: %s, %d bytes", method, at, res.Status, len(body))
 				}
 			}
 		}
-		if res, body := get(t, "GET", n.s3Face+"/models/made/"); res.StatusCode != http.StatusOK || string(body) != "made by a console" {
+		if res, body := get(t, "GET", n.s3URL+"/models/made/"); res.StatusCode != http.StatusOK || string(body) != "made by a console" {
 			t.Errorf("an object whose key ends with a slash: %s, %d bytes", res.Status, len(body))
 		}
 	}
@@ -221,21 +221,21 @@ func TestAFolderIsNoObject(t *testing.T) {
 // An object of S3 has one file of what is known of it, however often it changes, and a name
 // that is no object has none.
 func TestOneRecordForAnObject(t *testing.T) {
-	n, b := facedNode(t, "")
+	n, b := s3Node(t, "")
 	n.library.Fresh = time.Nanosecond
 	for i := range 3 {
 		b.put(t, "readme", fmt.Append(nil, "state ", i))
-		if _, body := get(t, "GET", n.s3Face+"/models/readme"); string(body) != fmt.Sprint("state ", i) {
+		if _, body := get(t, "GET", n.s3URL+"/models/readme"); string(body) != fmt.Sprint("state ", i) {
 			t.Errorf("it is %q", body)
 		}
-		get(t, "GET", n.s3Face+"/models/none"+fmt.Sprint(i))
-		get(t, "GET", n.hf+"/o/none"+fmt.Sprint(i)+"/resolve/main/config.json")
+		get(t, "GET", n.s3URL+"/models/none"+fmt.Sprint(i))
+		get(t, "GET", n.hfURL+"/o/none"+fmt.Sprint(i)+"/resolve/main/config.json")
 	}
 	if kept, err := filepath.Glob(filepath.Join(n.conf.Dir, "listings", "*.json")); err != nil || len(kept) != 1 {
 		t.Errorf("%v, %v", kept, err)
 	}
 	b.set(func() { b.down = true })
-	if _, body := get(t, "GET", n.s3Face+"/models/readme"); string(body) != "state 2" {
+	if _, body := get(t, "GET", n.s3URL+"/models/readme"); string(body) != "state 2" {
 		t.Errorf("while S3 is away it is %q", body)
 	}
 }
@@ -243,10 +243,10 @@ func TestOneRecordForAnObject(t *testing.T) {
 // keysOfFace are a key whose namespace may use the node's keys, and one whose may not.
 const keysOfFace = "# access key, secret, namespace\nAKIDML secret/ml+1 ml\nAKIDWEB secret-web web\n"
 
-// A face with keys answers signed requests alone, as the namespace of their key.
+// An endpoint with keys answers signed requests alone, as the namespace of their key.
 func TestSignaturesOfTheFaceOfS3(t *testing.T) {
-	n, _ := facedNode(t, keysOfFace)
-	at := n.s3Face + "/models/readme"
+	n, _ := s3Node(t, keysOfFace)
+	at := n.s3URL + "/models/readme"
 	if res, _ := get(t, "GET", at); res.StatusCode != http.StatusForbidden {
 		t.Errorf("without a signature: %s", res.Status)
 	}
@@ -263,11 +263,11 @@ func TestSignaturesOfTheFaceOfS3(t *testing.T) {
 	old := time.Now().Add(-time.Hour).UTC().Format("20060102T150405Z")
 	for what, got := range map[string][2]string{
 		"the right key":             {ask("AKIDML:secret/ml+1", at), "200"},
-		"a list":                    {ask("AKIDML:secret/ml+1", n.s3Face+"/models?list-type=2&prefix=llama%2F"), "200"},
+		"a list":                    {ask("AKIDML:secret/ml+1", n.s3URL+"/models?list-type=2&prefix=llama%2F"), "200"},
 		"a key with a wrong secret": {ask("AKIDML:secret", at), "403"},
 		"a key that is none":        {ask("AKIDNONE:secret/ml+1", at), "403"},
 		"another namespace":         {ask("AKIDWEB:secret-web", at), "403"},
-		"that one, a public model":  {ask("AKIDWEB:secret-web", n.s3Face+"/huggingface/Qwen/Qwen3/main/config.json"), "200"},
+		"that one, a public model":  {ask("AKIDWEB:secret-web", n.s3URL+"/huggingface/Qwen/Qwen3/main/config.json"), "200"},
 		"an hour ago":               {ask("AKIDML:secret/ml+1", at, "-H", "X-Amz-Date: "+old), "403"},
 	} {
 		if got[0] != got[1] {
@@ -321,8 +321,8 @@ func TestBoto3(t *testing.T) {
 	t.Parallel()
 	path := python(t)
 	for _, style := range []string{"path", "virtual"} {
-		n, _ := facedNode(t, keysOfFace)
-		endpoint := n.s3Face
+		n, _ := s3Node(t, keysOfFace)
+		endpoint := n.s3URL
 		if style == "virtual" {
 			endpoint = strings.Replace(endpoint, "127.0.0.1", "localhost", 1)
 		}
@@ -362,23 +362,23 @@ print(json.dumps({"keys": keys, "folders": folders, "sum": hashlib.sha256(open(s
 func TestAwsCommand(t *testing.T) {
 	t.Parallel()
 	path := tool(t, "aws")
-	n, _ := facedNode(t, keysOfFace)
+	n, _ := s3Node(t, keysOfFace)
 	dir := t.TempDir()
-	if out := client(t, path, "--endpoint-url", n.s3Face, "s3", "ls", "s3://models/llama/7b/"); !strings.Contains(out, "PRE tokenizer/") || !strings.Contains(out, "model.safetensors") {
+	if out := client(t, path, "--endpoint-url", n.s3URL, "s3", "ls", "s3://models/llama/7b/"); !strings.Contains(out, "PRE tokenizer/") || !strings.Contains(out, "model.safetensors") {
 		t.Errorf("ls: %s", out)
 	}
-	client(t, path, "--endpoint-url", n.s3Face, "s3", "sync", "--quiet", "s3://models/llama/7b/", dir)
+	client(t, path, "--endpoint-url", n.s3URL, "s3", "sync", "--quiet", "s3://models/llama/7b/", dir)
 	wantFile(t, filepath.Join(dir, "model.safetensors"), big)
 	wantFile(t, filepath.Join(dir, "tokenizer", "a b+é.txt"), []byte("words"))
-	client(t, path, "--endpoint-url", n.s3Face, "s3", "cp", "--quiet", "s3://huggingface/Qwen/Qwen3/main/model.safetensors", filepath.Join(dir, "hub"))
+	client(t, path, "--endpoint-url", n.s3URL, "s3", "cp", "--quiet", "s3://huggingface/Qwen/Qwen3/main/model.safetensors", filepath.Join(dir, "hub"))
 	wantFile(t, filepath.Join(dir, "hub"), big)
 }
 
 func TestS3cmd(t *testing.T) {
 	t.Parallel()
 	path := tool(t, "s3cmd")
-	n, _ := facedNode(t, keysOfFace)
-	host := strings.TrimPrefix(n.s3Face, "http://")
+	n, _ := s3Node(t, keysOfFace)
+	host := strings.TrimPrefix(n.s3URL, "http://")
 	s3cmd := func(args ...string) string {
 		return client(t, path, append([]string{"--no-ssl", "--host=" + host, "--host-bucket=" + host, "--access_key=AKIDML", "--secret_key=secret/ml+1"}, args...)...)
 	}
@@ -398,9 +398,9 @@ func TestS3cmd(t *testing.T) {
 func TestRclone(t *testing.T) {
 	t.Parallel()
 	path := tool(t, "rclone")
-	n, _ := facedNode(t, keysOfFace)
+	n, _ := s3Node(t, keysOfFace)
 	dir := t.TempDir()
-	remote := ":s3,provider=Other,access_key_id=AKIDML,secret_access_key=secret/ml+1,endpoint='" + n.s3Face + "',force_path_style=true:"
+	remote := ":s3,provider=Other,access_key_id=AKIDML,secret_access_key=secret/ml+1,endpoint='" + n.s3URL + "',force_path_style=true:"
 	for i, folder := range []string{"models/llama/7b", "huggingface/Qwen/Qwen3/main"} {
 		at := filepath.Join(dir, strconv.Itoa(i))
 		client(t, path, "--config", os.DevNull, "copy", remote+folder, at)

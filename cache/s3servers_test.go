@@ -86,7 +86,7 @@ func TestEachBucketHasItsServer(t *testing.T) {
 	hidden(t, n, "another-secret")
 }
 
-// The face of S3 shows the buckets of all servers to the bearers of keys.
+// The endpoint of S3 shows the buckets of all servers to the bearers of keys.
 func TestTheFaceShowsTheBucketsOfAllServers(t *testing.T) {
 	_, tuned, conf := twoServers(t)
 	for _, s := range conf.S3 {
@@ -101,21 +101,21 @@ func TestTheFaceShowsTheBucketsOfAllServers(t *testing.T) {
 		"/tuned/?location":                     "<LocationConstraint",
 		"/tuned?list-type=2&prefix=no%2Fwhere": "<KeyCount>0</KeyCount>",
 	} {
-		if res, body := get(t, "GET", n.s3Face+path); res.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
+		if res, body := get(t, "GET", n.s3URL+path); res.StatusCode != http.StatusOK || !strings.Contains(string(body), want) {
 			t.Errorf("%s: %s, %.200s", path, res.Status, body)
 		}
 	}
 	for path, want := range map[string]int{"/tuned": 200, "/models": 200, "/none": 404} {
-		if res, _ := get(t, "HEAD", n.s3Face+path); res.StatusCode != want {
+		if res, _ := get(t, "HEAD", n.s3URL+path); res.StatusCode != want {
 			t.Errorf("%s: %s", path, res.Status)
 		}
 	}
 	// One server is away, and the other's buckets are not.
 	tuned.set(func() { tuned.down = true })
-	if res, _ := get(t, "GET", n.s3Face+"/tuned?list-type=2&prefix=new"); res.StatusCode != http.StatusServiceUnavailable {
+	if res, _ := get(t, "GET", n.s3URL+"/tuned?list-type=2&prefix=new"); res.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("while its server is away: %s", res.Status)
 	}
-	if res, _ := get(t, "GET", n.s3Face+"/models?list-type=2&prefix=new"); res.StatusCode != http.StatusOK {
+	if res, _ := get(t, "GET", n.s3URL+"/models?list-type=2&prefix=new"); res.StatusCode != http.StatusOK {
 		t.Errorf("while another server is away: %s", res.Status)
 	}
 }
@@ -130,11 +130,11 @@ func TestABucketInNoList(t *testing.T) {
 		t.Errorf("a model: %v", err)
 	}
 	for _, method := range []string{"GET", "HEAD"} {
-		if res, _ := get(t, method, n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusNotFound {
+		if res, _ := get(t, method, n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusNotFound {
 			t.Errorf("%s at the face: %s", method, res.Status)
 		}
 	}
-	if res, _ := get(t, "GET", n.s3Face+"/models?list-type=2"); res.StatusCode != http.StatusNotFound {
+	if res, _ := get(t, "GET", n.s3URL+"/models?list-type=2"); res.StatusCode != http.StatusNotFound {
 		t.Errorf("a list at the face: %s", res.Status)
 	}
 }

@@ -73,7 +73,7 @@ func TestAClientOfTheFaceThatNeverReads(t *testing.T) {
 	conf := settings(t, hub.URL)
 	conf.ClientStall = 200 * time.Millisecond
 	n := begin(t, conf)
-	c, err := net.Dial("tcp", strings.TrimPrefix(n.hf, "http://"))
+	c, err := net.Dial("tcp", strings.TrimPrefix(n.hfURL, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestAClientOfTheFaceThatNeverReads(t *testing.T) {
 	n.log.await(t, 0, "an answer was broken off")
 }
 
-// A client that does not send what it announced loses its connection too, at a face and as a
+// A client that does not send what it announced loses its connection too, at an endpoint and as a
 // peer.
 func TestAClientThatDoesNotEndItsRequest(t *testing.T) {
 	hub := startHub(t)
@@ -96,7 +96,7 @@ func TestAClientThatDoesNotEndItsRequest(t *testing.T) {
 	conf.Peer.Advertise = conf.Peer.Listen
 	n := begin(t, conf)
 	n.want(t)
-	face := strings.TrimPrefix(n.hf, "http://")
+	face := strings.TrimPrefix(n.hfURL, "http://")
 	for address, path := range map[string]string{face: "/api/models/Qwen/Qwen3/paths-info/main", conf.Peer.Listen: "/v1/chunk"} {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
@@ -124,7 +124,7 @@ func TestAnAnswerMayWaitForItsOrigin(t *testing.T) {
 	conf.ClientStall = 3 * time.Second
 	n := begin(t, conf)
 	time.AfterFunc(conf.ClientStall+time.Second, func() { close(stall) })
-	if res, body := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+	if res, body := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
 }

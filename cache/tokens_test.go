@@ -106,7 +106,7 @@ func TestTheHubsTokenIsOfNamespaces(t *testing.T) {
 		if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: model, Namespace: "web", Token: secret}); err != nil {
 			t.Errorf("%v: another with a token of its own: %v", namespaces, err)
 		}
-		if res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/"+sha+"/config.json"); (res.StatusCode == http.StatusOK) != open {
+		if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/"+sha+"/config.json"); (res.StatusCode == http.StatusOK) != open {
 			t.Errorf("%v: the face: %s", namespaces, res.Status)
 		}
 	}
@@ -131,7 +131,7 @@ func TestACommitIsNoRightToAnotherRepository(t *testing.T) {
 			hub.Push("Evil/Copy", "main", map[string]hubtest.File{"stolen": {Body: big, LFS: true}})
 			hub.Delete("Qwen/Qwen3")
 			hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = "", false })
-			res, err := http.Get(n.hf + "/Evil/Copy/resolve/main/stolen")
+			res, err := http.Get(n.hfURL + "/Evil/Copy/resolve/main/stolen")
 			if err != nil {
 				t.Fatal(err)
 			}

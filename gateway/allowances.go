@@ -64,15 +64,15 @@ func (l *limit) publish(h http.Header) {
 }
 
 // take charges n tokens to a tenant's account, or returns the time after which to try again.
-func (a *allowances) take(tenant string, named bool, perMinute, n float64, now time.Time) (told limit, ok bool,
+func (a *allowances) take(tenant string, named bool, perMinute, n float64, now time.Time) (status limit, ok bool,
 	after time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	one := a.account(tenant, named, perMinute, now)
 	ok, after = one.Take(n, now)
-	told.perMinute = perMinute
-	told.left, told.full = one.Left(now)
-	return told, ok, after
+	status.perMinute = perMinute
+	status.left, status.full = one.Left(now)
+	return status, ok, after
 }
 
 func (a *allowances) settle(tenant string, named bool, perMinute, taken, used float64, now time.Time) {
@@ -118,9 +118,9 @@ func (x *exchange) charge() bool {
 	// Charge at most a minute's tokens now, and the rest when they are used: the largest possible
 	// use of a request says little.
 	n := min(float64(r.prompt+r.expected), bound)
-	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n,
+	status, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n,
 		time.Now())
-	told.publish(x.writer.Header())
+	status.publish(x.writer.Header())
 	if !ok {
 		x.outcome = tokenLimit
 		r.turnedAway()

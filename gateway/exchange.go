@@ -158,8 +158,8 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	p.SetXForwarded()
 	if x.trusted() {
 		for _, name := range []string{"X-Forwarded-Proto", "X-Forwarded-Host"} {
-			if said := p.In.Header[name]; len(said) > 0 {
-				out.Header[name] = said
+			if values := p.In.Header[name]; len(values) > 0 {
+				out.Header[name] = values
 			}
 		}
 	}

@@ -18,8 +18,8 @@ func (x *exchange) join(res *http.Response) (*http.Response, error) {
 	defer res.Body.Close()
 	for {
 		_, err := res.Body.Read(buf)
-		if told := x.joined.Err(); told != nil {
-			return nil, fmt.Errorf("cannot join the answer: %w", told)
+		if failure := x.joined.Err(); failure != nil {
+			return nil, fmt.Errorf("cannot join the answer: %w", failure)
 		}
 		if err == io.EOF {
 			break

@@ -11,26 +11,28 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// shelf is a store of rates that cannot be read for a while.
-type shelf struct {
+// rateStore is a store of rates that cannot be read for a while.
+type rateStore struct {
 	refuses  int
 	loads    int
 	profiles map[string]uint64
 }
 
-func (s *shelf) Load(context.Context, string) (map[string]dispatch.Rate, error) {
+func (s *rateStore) Load(context.Context, string) (map[string]dispatch.Rate, error) {
 	if s.loads++; s.loads <= s.refuses {
 		return nil, errors.New("no leader")
 	}
 	return map[string]dispatch.Rate{"h100": {Rate: 3, Slots: 1, Samples: 50}}, nil
 }
 
-func (s *shelf) Profiles(context.Context) (map[string]uint64, error) { return s.profiles, nil }
+func (s *rateStore) Profiles(context.Context) (map[string]uint64, error) { return s.profiles, nil }
 
-func (s *shelf) Save(context.Context, string, map[string]dispatch.Rate, time.Time) error { return nil }
+func (s *rateStore) Save(context.Context, string, map[string]dispatch.Rate, time.Time) error {
+	return nil
+}
 
 func TestLearnedRatesAreReadUntilTheyAreThere(t *testing.T) {
-	store := &shelf{refuses: 2}
+	store := &rateStore{refuses: 2}
 	s := &Server{log: slog.New(slog.DiscardHandler), options: Options{Rates: store}}
 	v := &service{name: "m", line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
 	s.plan.Store(&plan{services: []*service{v}})
@@ -54,7 +56,7 @@ func TestLearnedRatesAreReadUntilTheyAreThere(t *testing.T) {
 
 // A profile that is new is read once, and only for its service.
 func TestNewProfilesAreTaken(t *testing.T) {
-	store := &shelf{}
+	store := &rateStore{}
 	s := &Server{log: slog.New(slog.DiscardHandler), options: Options{Rates: store}}
 	one := func(name string) *service {
 		return &service{name: name, line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
@@ -78,7 +80,7 @@ func TestNewProfilesAreTaken(t *testing.T) {
 
 // A token that may read no profile at the start may be allowed to later.
 func TestProfilesThatMayBeReadLaterAreTaken(t *testing.T) {
-	store := &shelf{}
+	store := &rateStore{}
 	s := &Server{log: slog.New(slog.DiscardHandler), options: Options{Rates: store}}
 	v := &service{name: "chat", line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
 	s.plan.Store(&plan{services: []*service{v}})

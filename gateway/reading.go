@@ -155,7 +155,7 @@ func (r *reading) used() meter.Usage {
 
 // output returns the number of tokens of the answer, -1 if unknown, and whether the engine reported
 // it.
-func (r *reading) output() (tokens int64, told bool) {
+func (r *reading) output() (tokens int64, known bool) {
 	switch u := r.used(); {
 	case u.Output >= 0:
 		return u.Output, true
@@ -306,10 +306,10 @@ func (r *reading) close(x *exchange) {
 	x.service.metrics.judged(x.class, s.attainment)
 	if r.answered {
 		u := r.used()
-		var told bool
+		var known bool
 		s.prompt, s.cached = u.Prompt, max(u.Cached, 0)
-		s.output, told = r.output()
-		if s.estimated = u.Prompt < 0 || !told; u.Prompt < 0 {
+		s.output, known = r.output()
+		if s.estimated = u.Prompt < 0 || !known; u.Prompt < 0 {
 			s.prompt = int64(r.prompt)
 		}
 		s.cached = min(s.cached, s.prompt)

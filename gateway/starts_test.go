@@ -11,9 +11,9 @@ import (
 	"aliquot.example/internal/api"
 )
 
-type startShelf map[string]map[string]api.ColdStart
+type startStore map[string]map[string]api.ColdStart
 
-func (s startShelf) Starts(_ context.Context, service string) (map[string]api.ColdStart, error) {
+func (s startStore) Starts(_ context.Context, service string) (map[string]api.ColdStart, error) {
 	return s[service], nil
 }
 
@@ -25,7 +25,7 @@ func TestStartsAreExported(t *testing.T) {
 	known := map[string]api.ColdStart{"h100": {Count: 5, P95: 57, Parts: map[string]float64{"image": 20, "load": 30}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	s.keepStarts(ctx, startShelf{"chat": known}) // ends at once
+	s.keepStarts(ctx, startStore{"chat": known}) // ends at once
 	if s.metrics.starts.of("chat") != nil {
 		t.Fatal("something is known before it was read")
 	}

@@ -53,11 +53,11 @@ func (a apt) endUnit(ctx context.Context) error {
 
 // unitEnded waits for the end of an installation that an earlier agent has started.
 func (a apt) unitEnded(ctx context.Context) error {
-	for said := false; ; said = true {
+	for logged := false; ; logged = true {
 		if _, err := a.root.Output(ctx, "systemctl", "is-active", "--quiet", unit); err != nil && ctx.Err() == nil {
 			return nil // it does not run or does not exist
 		}
-		if !said {
+		if !logged {
 			a.log.Info("waiting for the installation of an earlier agent", "unit", unit)
 		}
 		select {

@@ -60,11 +60,11 @@ func TestNothingIsPutToSleepWhileAnAnswerIsMissing(t *testing.T) {
 	c.learn(map[string]learned.Curve{"h100": fast})
 	settings := map[string]string{"slots": "64", "objective": "ttft=2s tpot=100ms", "sleep": "2"}
 	c.count = 5
-	if a, err := c.run("concurrency service=chat", settings); err != nil || c.told.Load() != 1 || a.Count != 3 {
-		t.Fatalf("told %d times, %+v, %v; want once, and 3", c.told.Load(), a, err)
+	if a, err := c.run("concurrency service=chat", settings); err != nil || c.awakeCalls.Load() != 1 || a.Count != 3 {
+		t.Fatalf("told %d times, %+v, %v; want once, and 3", c.awakeCalls.Load(), a, err)
 	}
 	c.down = true
-	if a, err := c.run("concurrency service=chat", settings); err != nil || c.told.Load() != 1 || a.Count != 5 {
-		t.Errorf("told %d times, %+v, %v; want once, and 5", c.told.Load(), a, err)
+	if a, err := c.run("concurrency service=chat", settings); err != nil || c.awakeCalls.Load() != 1 || a.Count != 5 {
+		t.Errorf("told %d times, %+v, %v; want once, and 5", c.awakeCalls.Load(), a, err)
 	}
 }

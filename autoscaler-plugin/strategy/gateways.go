@@ -114,13 +114,13 @@ func (g *gateways) setAwake(ctx context.Context, service string, a api.Awake) er
 		return err
 	}
 	errs := make([]error, len(addresses))
-	var told sync.WaitGroup
+	var calls sync.WaitGroup
 	for i, admin := range addresses {
-		told.Go(func() {
+		calls.Go(func() {
 			errs[i] = put(ctx, fmt.Sprintf("http://%s/v1/services/%s/awake", admin, url.PathEscape(service)), body)
 		})
 	}
-	told.Wait()
+	calls.Wait()
 	return errors.Join(errs...)
 }
 

@@ -16,10 +16,10 @@ import (
 // several. An error is logged once and does not stop the evaluation.
 func TestGatewaysAreToldWhatSleeps(t *testing.T) {
 	status := http.StatusNoContent
-	told := make(chan string, 8)
+	calls := make(chan string, 8)
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		told <- fmt.Sprint(r.Method, " ", r.URL.Path, " ", string(body))
+		calls <- fmt.Sprint(r.Method, " ", r.URL.Path, " ", string(body))
 		w.WriteHeader(status)
 		io.WriteString(w, "there is no sleep block")
 	}))
@@ -40,7 +40,7 @@ func TestGatewaysAreToldWhatSleeps(t *testing.T) {
 	expect := func(want string) {
 		t.Helper()
 		select {
-		case got := <-told:
+		case got := <-calls:
 			if want != got {
 				t.Errorf("told %s, want %s", got, want)
 			}

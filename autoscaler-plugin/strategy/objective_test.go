@@ -26,17 +26,17 @@ import (
 // chat is a service with a gateway that knows 15 minutes of steady demand.
 type chat struct {
 	*testing.T
-	plugin  *Plugin
-	client  *consul.Client
-	kv      *consul.KV
-	now     time.Time
-	arrived int64        // tokens per second
-	met     int          // of 10 requests per second
-	down    bool         // the gateway does not answer
-	count   int64        // the count that is set
-	told    atomic.Int32 // how often the gateway received the number of awake replicas
-	stop    func()
-	log     strings.Builder
+	plugin     *Plugin
+	client     *consul.Client
+	kv         *consul.KV
+	now        time.Time
+	arrived    int64        // tokens per second
+	met        int          // of 10 requests per second
+	down       bool         // the gateway does not answer
+	count      int64        // the count that is set
+	awakeCalls atomic.Int32 // how often the gateway received the number of awake replicas
+	stop       func()
+	log        strings.Builder
 }
 
 func startChat(t *testing.T) *chat {
@@ -48,7 +48,7 @@ func startChat(t *testing.T) *chat {
 	c := &chat{T: t, now: time.Now().Truncate(time.Second), arrived: 10_000, met: 10, stop: server.Stop}
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
-			c.told.Add(1)
+			c.awakeCalls.Add(1)
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}

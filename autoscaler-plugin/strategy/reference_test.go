@@ -29,8 +29,8 @@ func TestDocumentedSettings(t *testing.T) {
 		}
 		return p.speeds != nil
 	}
-	if told := page[speed.Setting].Text(); speeds(nil) != speeds(map[string]string{speed.Setting: told}) || speeds(nil) == speeds(map[string]string{speed.Setting: "false"}) {
-		t.Errorf("%s is %s on the page, which is not the default", speed.Setting, told)
+	if documented := page[speed.Setting].Text(); speeds(nil) != speeds(map[string]string{speed.Setting: documented}) || speeds(nil) == speeds(map[string]string{speed.Setting: "false"}) {
+		t.Errorf("%s is %s on the page, which is not the default", speed.Setting, documented)
 	}
 	learns := func(settings map[string]string) bool {
 		p := New(hclog.NewNullLogger())
@@ -39,7 +39,7 @@ func TestDocumentedSettings(t *testing.T) {
 		}
 		return p.consul != nil
 	}
-	if told := page[learn].Text(); learns(nil) != learns(map[string]string{learn: told}) || learns(nil) == learns(map[string]string{learn: "false"}) {
-		t.Errorf("%s is %s on the page, which is not the default", learn, told)
+	if documented := page[learn].Text(); learns(nil) != learns(map[string]string{learn: documented}) || learns(nil) == learns(map[string]string{learn: "false"}) {
+		t.Errorf("%s is %s on the page, which is not the default", learn, documented)
 	}
 }

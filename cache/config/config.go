@@ -25,7 +25,7 @@ type Config struct {
 	LogLevel string
 	// Dir holds the store, Socket is where programs of the node ask.
 	Dir, Socket string
-	// HF and Admin are listen addresses of the Hub's face and of metrics, "" for none.
+	// HF and Admin are listen addresses of the Hub's endpoint and of metrics, "" for none.
 	HF, Admin string
 	// Capacity and KeepFree bound the store, in bytes; 0 for no bound.
 	Capacity, KeepFree int64
@@ -38,9 +38,9 @@ type Config struct {
 	ClientStall time.Duration
 	Hub         Hub
 	S3          []*S3 // servers; at most one without Buckets
-	S3Face      S3Face
+	S3API       S3API
 	OCI         OCI
-	OCIListen   string // address of the registries' face, "" for none
+	OCIListen   string // address of the registries' endpoint, "" for none
 	// Files is the directory that file:// models lie below, "" for none.
 	Files    string
 	Peer     *Peer // nil without peers
@@ -225,7 +225,7 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s is %q: want an absolute path", key, path)
 		}
 	}
-	for key, address := range map[string]string{"hf_listen": c.HF, "s3_listen": c.S3Face.Listen,
+	for key, address := range map[string]string{"hf_listen": c.HF, "s3_listen": c.S3API.Listen,
 		"oci_listen": c.OCIListen, "admin": c.Admin} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return fmt.Errorf("%s is %q: want host:port, or \"\" for none", key, address)

@@ -39,13 +39,13 @@ type OCI struct {
 	Namespaces Namespaces
 }
 
-// S3Face is what unchanged clients of S3 read from.
-type S3Face struct {
+// S3API is what unchanged clients of S3 read from.
+type S3API struct {
 	// Listen is its address, "" for none.
 	Listen string
 	// Domain is the name below which a bucket can be a host.
 	Domain string
-	// KeysFile has the keys that the face accepts, "" to accept everyone who reaches it.
+	// KeysFile has the keys that the endpoint accepts, "" to accept everyone who reaches it.
 	KeysFile string
 }
 
@@ -97,10 +97,10 @@ func (b fileBody) origins(c *Config) []error {
 			c.Hub.Namespaces = h.Namespaces
 		}
 	}
-	c.S3Face = S3Face{or(b.S3Listen, ""), or(b.S3Domain, "localhost"), or(b.S3Keys, "")}
+	c.S3API = S3API{or(b.S3Listen, ""), or(b.S3Domain, "localhost"), or(b.S3Keys, "")}
 	return []error{
 		isURL("huggingface.endpoint", c.Hub.Endpoint), c.Hub.Namespaces.check("huggingface.namespaces"),
-		c.s3(b.S3), c.S3Face.check(), c.oci(b.OCI),
+		c.s3(b.S3), c.S3API.check(), c.oci(b.OCI),
 	}
 }
 
@@ -249,7 +249,7 @@ func (c *Config) oci(b *ociBody) error {
 	return c.OCI.Namespaces.check("oci.namespaces")
 }
 
-func (f S3Face) check() error {
+func (f S3API) check() error {
 	switch {
 	case f.KeysFile != "" && !filepath.IsAbs(f.KeysFile):
 		return fmt.Errorf("s3_keys_file is %q: want an absolute path", f.KeysFile)

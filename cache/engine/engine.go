@@ -123,12 +123,12 @@ func (e *Engine) ask(ctx context.Context, method, path string) (*http.Response, 
 }
 
 func refusal(res *http.Response) error {
-	var said struct {
+	var body struct {
 		Message string `json:"message"`
 	}
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
-	if json.Unmarshal(text, &said) != nil || said.Message == "" {
-		said.Message = strings.TrimSpace(string(text))
+	if json.Unmarshal(text, &body) != nil || body.Message == "" {
+		body.Message = strings.TrimSpace(string(text))
 	}
-	return fmt.Errorf("the container engine answers %s: %s", res.Status, said.Message)
+	return fmt.Errorf("the container engine answers %s: %s", res.Status, body.Message)
 }

@@ -102,9 +102,9 @@ func (c *Cache) ask(h *holdings) {
 	var asked sync.WaitGroup
 	for _, peer := range peers {
 		h.mu.Lock()
-		muted := time.Now().Before(h.unresponsive[peer])
+		skipped := time.Now().Before(h.unresponsive[peer])
 		h.mu.Unlock()
-		if peer == self || muted || c.isDown(peer) {
+		if peer == self || skipped || c.isDown(peer) {
 			continue
 		}
 		asked.Go(func() {

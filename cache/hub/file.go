@@ -7,13 +7,13 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot.example/cache/face"
 	"aliquot.example/cache/fetch"
 	"aliquot.example/cache/models"
+	"aliquot.example/cache/serve"
 )
 
 // file serves a file of a revision.
-func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
+func (f *Handler) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
 	found, ok := l.File(a.path)
 	if !ok {
 		fail(w, r, http.StatusNotFound, "EntryNotFound", a.path+" does not exist on "+l.Revision)
@@ -35,11 +35,11 @@ func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Lis
 	}
 	err := f.send().File(w, r, fetch.Target{Object: o, Source: found.Source, Token: a.token}, etag)
 	switch {
-	case errors.Is(err, face.ErrRange):
+	case errors.Is(err, serve.ErrRange):
 		fail(w, r, http.StatusRequestedRangeNotSatisfiable, "", err.Error())
 	case err != nil:
 		f.refuse(w, r, err)
 	}
 }
 
-func (f *Face) send() face.Sender { return face.Sender{Cache: f.Library.Cache, Log: f.Log} }
+func (f *Handler) send() serve.Sender { return serve.Sender{Cache: f.Library.Cache, Log: f.Log} }

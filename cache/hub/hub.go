@@ -20,8 +20,8 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Face is the HTTP handler.
-type Face struct {
+// Handler is the HTTP handler.
+type Handler struct {
 	Library *models.Library
 	// Token returns the token with which the cache asks the Hub for a client that sends the given
 	// token, or "".
@@ -116,7 +116,7 @@ func bearer(r *http.Request) string {
 
 // ServeHTTP serves a request. It answers 404 to unknown paths at once, because clients also request
 // other things than models.
-func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, ok := read(r)
 	if !ok {
 		fail(w, r, http.StatusNotFound, "", "this cache has no such page")
@@ -176,7 +176,7 @@ const retryAfter = 5 * time.Second
 
 // refuse sends an error. If the origin does not answer or is busy, the status is 429, which clients
 // retry. They give up on a 5xx.
-func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var named *origin.Refusal
 	var later *origin.Later
 	switch {
@@ -208,7 +208,7 @@ func oneLine(message string, err error) string {
 const maxBody = 1 << 20
 
 // pathsInfo lists which of the requested paths exist.
-func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listing) {
+func (f *Handler) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listing) {
 	var asked struct {
 		Paths []string `json:"paths"`
 	}
@@ -235,7 +235,7 @@ func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listi
 }
 
 // tree lists a folder.
-func (f *Face) tree(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
+func (f *Handler) tree(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
 	recursive := strings.EqualFold(a.rawQuery.Get("recursive"), "true") || a.rawQuery.Get("recursive") == "1"
 	found, here := []json.RawMessage{}, a.path == ""
 	paths := l.Paths()

@@ -14,15 +14,15 @@ import (
 	"strings"
 	"time"
 
-	"aliquot.example/cache/face"
 	"aliquot.example/cache/fetch"
 	"aliquot.example/cache/models"
 	"aliquot.example/cache/origin"
+	"aliquot.example/cache/serve"
 	"aliquot.example/internal/blob"
 )
 
-// Face is the HTTP handler.
-type Face struct {
+// Handler is the HTTP handler.
+type Handler struct {
 	Library *models.Library
 	// Token returns the registry credentials for tasks of a Nomad namespace, "" for a client
 	// without one.
@@ -53,14 +53,14 @@ func read(at string) (a ask, ok bool) {
 	return ask{strings.Join(words[:n-2], "/"), words[n-2], words[n-1]}, true
 }
 
-// Path returns the path of an image or repository below a face.
+// Path returns the path of an image or repository below an endpoint.
 func Path(name string) string {
 	host, rest, _ := strings.Cut(name, "/")
 	return strings.Replace(host, ":", "__", 1) + "/" + rest
 }
 
 // ServeHTTP serves a request.
-func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 	if path.Clean(r.URL.Path) == TokenPath {
 		f.Tickets.serve(w, r)
@@ -97,7 +97,7 @@ func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (f *Face) serve(w http.ResponseWriter, r *http.Request, a ask, token string) error {
+func (f *Handler) serve(w http.ResponseWriter, r *http.Request, a ask, token string) error {
 	o, kind := origin.File{}, "application/octet-stream"
 	if a.kind == "manifests" {
 		l, err := f.Library.List(r.Context(), blob.Ref{Scheme: "oci", Name: a.name, Revision: a.what}, token)
@@ -122,11 +122,11 @@ func (f *Face) serve(w http.ResponseWriter, r *http.Request, a ask, token string
 		return nil
 	}
 	t := fetch.Target{Object: o.Object, Source: o.Source, Token: token}
-	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, t, strconv.Quote(digest))
+	return serve.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, t, strconv.Quote(digest))
 }
 
 // challenge asks a client to sign in.
-func (f *Face) challenge(w http.ResponseWriter, r *http.Request, name, why string) {
+func (f *Handler) challenge(w http.ResponseWriter, r *http.Request, name, why string) {
 	scope := ""
 	if name != "" {
 		scope = `,scope="repository:` + Path(name) + `:pull"`
@@ -139,14 +139,14 @@ func (f *Face) challenge(w http.ResponseWriter, r *http.Request, name, why strin
 // retryAfter is how long a client is asked to wait if the origin does not say.
 const retryAfter = 5 * time.Second
 
-func (f *Face) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool, err error) {
+func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool, err error) {
 	var later *origin.Later
 	h := w.Header()
 	for _, name := range []string{"ETag", "Docker-Content-Digest"} {
 		h.Del(name)
 	}
 	switch {
-	case errors.Is(err, face.ErrRange):
+	case errors.Is(err, serve.ErrRange):
 		fail(w, r, http.StatusRequestedRangeNotSatisfiable, "SIZE_INVALID", err.Error())
 	case errors.Is(err, origin.ErrDenied) && !named:
 		f.challenge(w, r, a.name, err.Error())

@@ -11,11 +11,11 @@ import (
 // Restricted reports whether, by the Hub's answer about a repository, only some clients may read
 // its files: it is private or gated, or the answer does not say.
 func Restricted(answer []byte) bool {
-	var said struct {
+	var repo struct {
 		Private bool            `json:"private"`
 		Gated   json.RawMessage `json:"gated"` // false, "auto" or "manual"
 	}
-	return json.Unmarshal(answer, &said) != nil || said.Private || string(said.Gated) != "false"
+	return json.Unmarshal(answer, &repo) != nil || repo.Private || string(repo.Gated) != "false"
 }
 
 // Scope gives the files of a restricted repository IDs that include the repository. The Hub tells

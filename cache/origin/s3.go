@@ -248,25 +248,25 @@ func s3Error(err error) error {
 	if !errors.As(err, &answer) {
 		return unwrapped(err)
 	}
-	said := fmt.Sprintf("S3 answers %d %s", answer.StatusCode, answer.Code)
+	message := fmt.Sprintf("S3 answers %d %s", answer.StatusCode, answer.Code)
 	if answer.StatusCode == 0 {
-		said = "S3: " + answer.Message // an error of the client library, not of the server
+		message = "S3: " + answer.Message // an error of the client library, not of the server
 	}
 	switch code := answer.StatusCode; {
 	case code == http.StatusMovedPermanently || answer.Code == "AuthorizationHeaderMalformed":
-		return fmt.Errorf("%s: %w: region or endpoint of its s3 block is not that of the bucket", said, ErrDenied)
+		return fmt.Errorf("%s: %w: region or endpoint of its s3 block is not that of the bucket", message, ErrDenied)
 	case code == http.StatusNotFound:
-		return fmt.Errorf("%s: %w", said, ErrNotFound)
+		return fmt.Errorf("%s: %w", message, ErrNotFound)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
-		return fmt.Errorf("%s: %w", said, ErrDenied)
+		return fmt.Errorf("%s: %w", message, ErrDenied)
 	case code == http.StatusPreconditionFailed || code == http.StatusRequestedRangeNotSatisfiable:
-		return fmt.Errorf("%s: %w", said, ErrChanged)
+		return fmt.Errorf("%s: %w", message, ErrChanged)
 	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable:
-		return &Later{defaultWait, said}
+		return &Later{defaultWait, message}
 	case answer.Code == minio.InvalidBucketName:
 		return fmt.Errorf("%s: %w", answer.Message, ErrNotFound)
 	}
-	return errors.New(said)
+	return errors.New(message)
 }
 
 // List lists the object with a name or, if there is none, the objects in that folder. With the

@@ -19,7 +19,7 @@ import (
 // skew is how much the clocks of client and cache may differ, the same as in S3.
 const skew = 15 * time.Minute
 
-// Keys are the clients that may use a face. Each line of the file has an access key, its secret and
+// Keys are the clients that may use an endpoint. Each line of the file has an access key, its secret and
 // the Nomad namespace with whose rights the client reads. The file is read again when it changes.
 type Keys struct {
 	path string

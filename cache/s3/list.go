@@ -61,7 +61,7 @@ type result struct {
 }
 
 // list serves ListObjects and ListObjectsV2.
-func (f *Face) list(w http.ResponseWriter, ctx context.Context, a ask) error {
+func (f *Handler) list(w http.ResponseWriter, ctx context.Context, a ask) error {
 	p, err := pageOf(a.query)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func (p paging) result(a ask, keys []origin.Key) result {
 func encoded(key string) string { return strings.ReplaceAll(url.QueryEscape(key), "%2F", "/") }
 
 // page lists up to one key more than fits on a page.
-func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, err error) {
+func (f *Handler) page(ctx context.Context, a ask, p paging) (keys []origin.Key, err error) {
 	if p.most == 0 {
 		return nil, nil
 	}
@@ -181,7 +181,7 @@ func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, er
 
 // remembered stores a page from S3. If S3 does not answer, it returns the page last stored for this
 // token.
-func (f *Face) remembered(a ask, p paging, token string, keys []origin.Key, err error) ([]origin.Key, error) {
+func (f *Handler) remembered(a ask, p paging, token string, keys []origin.Key, err error) ([]origin.Key, error) {
 	question := fmt.Sprintf("%q", []string{"s3 list", a.bucket, p.prefix, p.delimiter, p.after,
 		strconv.Itoa(p.most), token})
 	switch {
@@ -211,7 +211,7 @@ func (p paging) from() string {
 
 // hubKeys lists the files of one model. Only the Hub knows which models exist, so nothing is listed
 // above a revision.
-func (f *Face) hubKeys(ctx context.Context, a ask, p paging) ([]origin.Key, error) {
+func (f *Handler) hubKeys(ctx context.Context, a ask, p paging) ([]origin.Key, error) {
 	ref, inside, ok := hubKey(p.prefix)
 	if !ok {
 		return nil, nil

@@ -17,24 +17,24 @@ import (
 	"strings"
 	"time"
 
-	"aliquot.example/cache/face"
 	"aliquot.example/cache/fetch"
 	"aliquot.example/cache/models"
 	"aliquot.example/cache/origin"
+	"aliquot.example/cache/serve"
 	"aliquot.example/internal/blob"
 )
 
 // HubBucket is the bucket for models of the Hub. Its keys are <owner>/<name>/<revision>/<path>.
 const HubBucket = "huggingface"
 
-// Face is the HTTP handler.
-type Face struct {
+// Handler is the HTTP handler.
+type Handler struct {
 	Library *models.Library
 	// Origin are the servers whose buckets are served; nil for none.
 	Origin *origin.S3Servers
 	// Domain is the domain whose subdomains are buckets.
 	Domain string
-	// Keys are the keys that the face accepts; nil to accept every client.
+	// Keys are the keys that the endpoint accepts; nil to accept every client.
 	Keys *Keys
 	// Token returns the token with which the cache asks the origin of a model, given by scheme and
 	// name, for tasks of a Nomad namespace; "" for a client without one.
@@ -50,7 +50,7 @@ type ask struct {
 }
 
 // read takes the bucket from the host name or the path.
-func (f *Face) read(r *http.Request) ask {
+func (f *Handler) read(r *http.Request) ask {
 	a := ask{query: r.URL.Query()}
 	path := strings.TrimPrefix(r.URL.Path, "/")
 	host := r.Host
@@ -66,13 +66,13 @@ func (f *Face) read(r *http.Request) ask {
 }
 
 // ServeHTTP serves a request.
-func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (f *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := f.serve(w, r); err != nil {
 		f.refuse(w, r, err)
 	}
 }
 
-func (f *Face) serve(w http.ResponseWriter, r *http.Request) error {
+func (f *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	a := f.read(r)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -109,7 +109,7 @@ func (f *Face) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // bucket returns an error unless the bucket exists and this client may list it.
-func (f *Face) bucket(ctx context.Context, a ask) error {
+func (f *Handler) bucket(ctx context.Context, a ask) error {
 	if a.bucket == HubBucket {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (f *Face) bucket(ctx context.Context, a ask) error {
 	return server.Bucket(ctx, f.Token("s3", a.bucket, a.namespace), a.bucket)
 }
 
-func (f *Face) buckets(w http.ResponseWriter) error {
+func (f *Handler) buckets(w http.ResponseWriter) error {
 	type bucket struct {
 		Name         string
 		CreationDate string
@@ -143,7 +143,7 @@ type found struct {
 }
 
 // find finds an object.
-func (f *Face) find(ctx context.Context, a ask) (found, error) {
+func (f *Handler) find(ctx context.Context, a ask) (found, error) {
 	if a.bucket == HubBucket {
 		return f.hubObject(ctx, a)
 	}
@@ -161,7 +161,7 @@ func (f *Face) find(ctx context.Context, a ask) (found, error) {
 }
 
 // object serves GET and HEAD of an object.
-func (f *Face) object(w http.ResponseWriter, r *http.Request, a ask) error {
+func (f *Handler) object(w http.ResponseWriter, r *http.Request, a ask) error {
 	for name := range a.query {
 		if slices.Contains(subresources, name) {
 			return unknown(name)
@@ -193,7 +193,7 @@ func (f *Face) object(w http.ResponseWriter, r *http.Request, a ask) error {
 			h.Set(header, value)
 		}
 	}
-	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, o.target, etag)
+	return serve.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, o.target, etag)
 }
 
 // overrides are the response headers that a request may set.
@@ -230,17 +230,17 @@ const retryAfter = 5 * time.Second
 
 // refuse sends an error. If the origin does not answer or is busy, the answer is 503 SlowDown,
 // which S3 clients retry.
-func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	var said *failure
+func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var reply *failure
 	var later *origin.Later
 	switch {
-	case errors.As(err, &said):
-	case errors.Is(err, face.ErrRange):
-		said = &failure{http.StatusRequestedRangeNotSatisfiable, "InvalidRange", err.Error()}
+	case errors.As(err, &reply):
+	case errors.Is(err, serve.ErrRange):
+		reply = &failure{http.StatusRequestedRangeNotSatisfiable, "InvalidRange", err.Error()}
 	case errors.Is(err, origin.ErrNotFound):
-		said = &failure{http.StatusNotFound, "NoSuchKey", err.Error()}
+		reply = &failure{http.StatusNotFound, "NoSuchKey", err.Error()}
 	case errors.Is(err, origin.ErrDenied):
-		said = &failure{http.StatusForbidden, "AccessDenied", err.Error()}
+		reply = &failure{http.StatusForbidden, "AccessDenied", err.Error()}
 	default:
 		after := retryAfter
 		if errors.As(err, &later) {
@@ -248,12 +248,12 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		f.Log.Warn("a client of S3 is asked to retry", "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
-		said = &failure{http.StatusServiceUnavailable, "SlowDown", err.Error()}
+		reply = &failure{http.StatusServiceUnavailable, "SlowDown", err.Error()}
 	}
 	h := w.Header()
 	h.Del("ETag")
 	h.Set("Content-Type", "application/xml")
-	w.WriteHeader(said.status)
+	w.WriteHeader(reply.status)
 	if r.Method == http.MethodHead {
 		return
 	}
@@ -263,7 +263,7 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		Code     string
 		Message  string
 		Resource string
-	}{Code: said.code, Message: said.message, Resource: r.URL.Path})
+	}{Code: reply.code, Message: reply.message, Resource: r.URL.Path})
 }
 
 func answer(w http.ResponseWriter, body any) error {
@@ -293,7 +293,7 @@ func hubKey(key string) (ref blob.Ref, path string, ok bool) {
 
 // hubObject finds a file of a model of the Hub. Its ETag looks like that of a multipart upload:
 // clients would take 32 hex digits for an MD5, and some warn about 64.
-func (f *Face) hubObject(ctx context.Context, a ask) (found, error) {
+func (f *Handler) hubObject(ctx context.Context, a ask) (found, error) {
 	ref, path, ok := hubKey(a.key)
 	if !ok {
 		return found{}, origin.ErrNotFound

@@ -74,12 +74,12 @@ func (c nodeRolloutCommand) Run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	said, err := r.run(ctx, *key)
+	output, err := r.run(ctx, *key)
 	if err != nil {
 		c.ui.Error("aliquot node rollout: " + flat(err))
 		return 1
 	}
-	c.ui.Output(said)
+	c.ui.Output(output)
 	return 0
 }
 
@@ -100,7 +100,7 @@ func (r *rollout) files(args []string) error {
 	return nil
 }
 
-func (r rollout) run(ctx context.Context, prefix string) (said string, err error) {
+func (r rollout) run(ctx context.Context, prefix string) (output string, err error) {
 	var wanted driver.Wanted
 	if r.file != "" {
 		text, err := os.ReadFile(r.file)
@@ -126,11 +126,11 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 			// Ignore the error: the file replaces a damaged document too.
 			docs.SetWanted(ctx, func(driver.Wanted, error) (driver.Wanted, error) { return wanted, nil })
 	}
-	said = "resumed: nodes start when they get a slot"
+	output = "resumed: nodes start when they get a slot"
 	if r.pause {
-		said = "paused: no other node starts"
+		output = "paused: no other node starts"
 	}
-	return said,
+	return output,
 		docs.SetWanted(ctx, func(w driver.Wanted, damaged error) (driver.Wanted, error) {
 			w.Paused = r.pause
 			if damaged != nil {
@@ -143,12 +143,12 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 
 // freed returns the message for a freed slot. phase is the node's, if it was being changed.
 func freed(node string, phase driver.Phase) string {
-	said := "the slot of node " + node + " is free"
+	output := "the slot of node " + node + " is free"
 	if phase != "" {
-		said += fmt.Sprintf("; warning: the node last reported phase %s, so it was being changed: before its "+
+		output += fmt.Sprintf("; warning: the node last reported phase %s, so it was being changed: before its "+
 			"installation it gives up, later it takes a slot again, even beyond max", phase)
 	}
-	return said
+	return output
 }
 
 func documents(prefix string) (node.Documents, error) {

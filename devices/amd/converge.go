@@ -20,7 +20,7 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 	v.mu.Lock()
 	cards := v.cards
 	v.mu.Unlock()
-	states, sick := map[gpu.ID]plugin.State{}, map[gpu.ID]string{}
+	states, unhealthy := map[gpu.ID]plugin.State{}, map[gpu.ID]string{}
 	for _, c := range cards {
 		h := v.health(c)
 		h.Silent = v.unresponsive(c)
@@ -30,7 +30,7 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 			problem, starting = v.split.converge(c, wanted(v.cfg.Rules, share.Found{GPU: v.describe(c)}))
 		}
 		if !starting {
-			sick[c.ID] = problem
+			unhealthy[c.ID] = problem
 		}
 		for _, offer := range plan.Offers {
 			if offer.ID == c.ID || offer.Parent == c.ID {
@@ -41,7 +41,7 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 		}
 	}
 	v.mu.Lock()
-	v.unhealthy = sick
+	v.unhealthy = unhealthy
 	v.mu.Unlock()
 	return states
 }

@@ -60,11 +60,11 @@ func (e *events) follow(readings []reading) map[gpu.ID]bool {
 	if e.ending != nil {
 		close(e.ending)
 	}
-	told := e.watch == watch
+	logged := e.watch == watch
 	e.watch, e.ending, e.registered, e.retryAt = watch, make(chan struct{}), map[gpu.ID]bool{}, time.Time{}
 	set, names, deaf, err := e.register(ids)
 	if deaf != "" || err != nil {
-		if !told {
+		if !logged {
 			e.logDeaf(deaf, err)
 		}
 		if deaf != "" {

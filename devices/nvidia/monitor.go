@@ -86,7 +86,7 @@ type raised struct {
 
 // observe records a round of readings. A GPU that has disappeared counts as lost. For a GPU without
 // events, a new uncorrected ECC error counts as XID 48.
-func (w *monitor) observe(now time.Time, readings []reading, heard map[gpu.ID]bool) {
+func (w *monitor) observe(now time.Time, readings []reading, registered map[gpu.ID]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.load()
@@ -98,7 +98,7 @@ func (w *monitor) observe(now time.Time, readings []reading, heard map[gpu.ID]bo
 		for _, f := range p.observe(now, r.indicators, w.recovery) {
 			w.log.Info("the GPU has recovered", "gpu", r.gpu.ID, "from", f.Text)
 		}
-		if known && !heard[r.gpu.ID] && r.indicators.uncorrected > before {
+		if known && !registered[r.gpu.ID] && r.indicators.uncorrected > before {
 			w.log.Warn("uncorrected ECC error: the GPU is withdrawn", "gpu", r.gpu.ID)
 			p.fail(fault{XID: 48, Text: w.policy.text(48), At: now})
 		}

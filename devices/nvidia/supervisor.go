@@ -211,23 +211,23 @@ func (k *supervisor) watch(ctx context.Context, servers []int) {
 // MPS daemon also serves the GPU, or if the compute mode allows no programs.
 func (k *supervisor) setExclusive(servers []int) (problem string) {
 	others, err := k.nvml.exclusive(k.id, servers)
-	said := ""
+	message := ""
 	switch pid, pipe := others.mpsOf(); {
 	case errors.Is(err, errProhibited):
 		return err.Error()
 	case err != nil:
-		said = err.Error()
+		message = err.Error()
 	case pid != 0 && pipe != k.control.Pipe:
 		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, "+
 			"of the daemon at %s) serves the GPU too: stop that daemon, "+
 			"or set mode whole or off for the GPU", pid, pipe)
 	case len(others) > 0:
-		said = fmt.Sprintf("processes use the GPU without this MPS daemon; its compute mode becomes EXCLUSIVE_PROCESS "+
-			"when they have ended: %v", []int(others))
+		message = fmt.Sprintf("processes use the GPU without this MPS daemon; its compute mode becomes "+
+			"EXCLUSIVE_PROCESS when they have ended: %v", []int(others))
 	}
-	if said != k.logged {
-		if k.logged = said; said != "" {
-			k.host.Log.Warn(said, "gpu", k.id)
+	if message != k.logged {
+		if k.logged = message; message != "" {
+			k.host.Log.Warn(message, "gpu", k.id)
 		}
 	}
 	return ""

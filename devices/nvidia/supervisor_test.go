@@ -31,13 +31,13 @@ func TestUnableToAsk(t *testing.T) {
 		} {
 			k := &supervisor{host: plugin.Host{Log: hclog.NewNullLogger(), Wake: func() {}}, starting: func() bool { return false }, served: c.served}
 			k.controlFailed(c.err)
-			if told := k.state.problem != ""; told != c.atOnce {
-				t.Errorf("%s: told at once %v, want %v", name, told, c.atOnce)
+			if reported := k.state.problem != ""; reported != c.atOnce {
+				t.Errorf("%s: told at once %v, want %v", name, reported, c.atOnce)
 			}
 			time.Sleep(controlFailedTime - time.Second)
 			k.controlFailed(c.err)
-			if told := k.state.problem != ""; told != c.atOnce {
-				t.Errorf("%s: told after 29 s %v, want %v", name, told, c.atOnce)
+			if reported := k.state.problem != ""; reported != c.atOnce {
+				t.Errorf("%s: told after 29 s %v, want %v", name, reported, c.atOnce)
 			}
 			time.Sleep(time.Second)
 			k.controlFailed(c.err)

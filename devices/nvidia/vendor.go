@@ -168,11 +168,11 @@ func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugi
 
 // tellForeign warns of other MPS control daemons, once for each change.
 func (v *vendor) tellForeign() {
-	said := v.mps.foreign()
-	if said != v.foreign && said != "" {
-		v.host.Log.Warn(said)
+	warning := v.mps.foreign()
+	if warning != v.foreign && warning != "" {
+		v.host.Log.Warn(warning)
 	}
-	v.foreign = said
+	v.foreign = warning
 }
 
 // physical returns the physical GPU of an offer.

@@ -53,16 +53,16 @@ func (a *announcer) keep(events []*drivers.TaskEvent) {
 
 // listen returns a channel of events, which is never closed, and the events that no listener has
 // received. leave ends the subscription.
-func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent, unheard []*drivers.TaskEvent,
+func (a *announcer) listen(ctx context.Context) (received <-chan *drivers.TaskEvent, missed []*drivers.TaskEvent,
 	leave func(), err error) {
-	if heard, err = a.events.TaskEvents(ctx); err != nil {
+	if received, err = a.events.TaskEvents(ctx); err != nil {
 		return nil, nil, nil, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.listeners++
-	unheard, a.pending = a.pending, nil
-	return heard, unheard, sync.OnceFunc(func() {
+	missed, a.pending = a.pending, nil
+	return received, missed, sync.OnceFunc(func() {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.listeners--
@@ -76,7 +76,7 @@ func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, err
 	if err != nil {
 		return nil, err
 	}
-	own, unheard, leave, err := d.events.listen(ctx)
+	own, missed, leave, err := d.events.listen(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -84,9 +84,9 @@ func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, err
 	go func() {
 		defer close(out)
 		defer leave()
-		for i, event := range unheard {
+		for i, event := range missed {
 			if !pass(ctx, out, event) {
-				d.events.keep(unheard[i:])
+				d.events.keep(missed[i:])
 				return
 			}
 		}

@@ -62,8 +62,8 @@ func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error)
 			cmd.Env = append(cmd.Env, key+"="+value)
 		}
 	}
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &said, time.Second
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &stderr, time.Second
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("%w: %w", errNoLimit, err)
 	}
@@ -77,9 +77,9 @@ func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error)
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit) && exit.ExitCode() == kernel.NoLimits:
-		return 0, fmt.Errorf("%w: %s", errNoLimit, strings.TrimSpace(said.String()))
+		return 0, fmt.Errorf("%w: %s", errNoLimit, strings.TrimSpace(stderr.String()))
 	case err != nil:
-		return 0, fmt.Errorf("%s %s: %w: %s", nvidiaPlugin, kernel.HoldMemory, err, strings.TrimSpace(said.String()))
+		return 0, fmt.Errorf("%s %s: %w: %s", nvidiaPlugin, kernel.HoldMemory, err, strings.TrimSpace(stderr.String()))
 	}
 	held, err := strconv.ParseUint(strings.TrimSpace(out.String()), 10, 64)
 	if err != nil {

@@ -171,7 +171,7 @@ func TestPinsEndWithTheirTasks(t *testing.T) {
 	}
 }
 
-// A task whose model is not whole starts with the cache's face of the Hub, and what it
+// A task whose model is not whole starts with the cache's endpoint of the Hub, and what it
 // fetches goes on over a restart of the driver.
 func TestIncompleteModelsAreReadThroughTheFace(t *testing.T) {
 	c := engine(t)
@@ -204,7 +204,7 @@ func TestIncompleteModelsAreReadThroughTheFace(t *testing.T) {
 	}
 }
 
-// A task that cannot reach the face waits for its model.
+// A task that cannot reach the endpoint waits for its model.
 func TestModelsThatCannotBeReadOtherwiseAreWaitedFor(t *testing.T) {
 	c := engine(t)
 	probeImage(t, c, probeRef)

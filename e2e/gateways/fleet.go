@@ -116,14 +116,14 @@ func (f *Fleet) Settled(ctx context.Context) (owner *Gateway, err error) {
 func (f *Fleet) settled(ctx context.Context, among []*Gateway) (owner *Gateway, err error) {
 	err = Await(ctx, "one owner that all follow", func() string {
 		owner = nil
-		var said []string
+		var roles []string
 		epochs := map[uint64]bool{}
 		for _, g := range among {
 			s, err := g.State(ctx)
 			if err != nil {
 				return fmt.Sprintf("gateway %d: %v", g.Index, err)
 			}
-			said = append(said, fmt.Sprintf("gateway %d is %s of %s in %d", g.Index, s.Role, s.Owner, s.Epoch))
+			roles = append(roles, fmt.Sprintf("gateway %d is %s of %s in %d", g.Index, s.Role, s.Owner, s.Epoch))
 			epochs[s.Epoch] = true
 			if s.Role == "owner" && owner == nil {
 				owner = g
@@ -133,7 +133,7 @@ func (f *Fleet) settled(ctx context.Context, among []*Gateway) (owner *Gateway, 
 			}
 		}
 		if owner == nil || len(epochs) != 1 {
-			return strings.Join(said, ", ")
+			return strings.Join(roles, ", ")
 		}
 		return ""
 	})

@@ -251,11 +251,11 @@ func (l testbed) otherUser(ctx context.Context) (string, error) {
 	}
 	before := l.control.Process()
 	asked := say("get_default_active_thread_percentage")
-	said := say("quit -t 1")
+	reply := say("quit -t 1")
 	if err := l.await(ctx, func() bool { return l.control.Process() != before }); err == nil {
 		return fmt.Sprintf("ask %s, quit yes: the daemon ended", asked), l.serves(ctx)
 	}
-	return fmt.Sprintf("ask %s, quit no: the daemon runs on (%s)", asked, said), l.serves(ctx)
+	return fmt.Sprintf("ask %s, quit no: the daemon runs on (%s)", asked, reply), l.serves(ctx)
 }
 
 func (l testbed) survives(ctx context.Context) (string, error) {

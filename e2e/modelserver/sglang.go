@@ -76,7 +76,7 @@ func (s *server) updateVersion(w http.ResponseWriter, body map[string]any) {
 		refuse(w, http.StatusBadRequest, "invalid_request_error", errors.New("new_version is missing"))
 		return
 	}
-	if abort, said := body["abort_all_requests"].(bool); !said || abort {
+	if abort, given := body["abort_all_requests"].(bool); !given || abort {
 		s.sleepMode.dead.Store(true) // affects requests just as badly here
 	}
 	s.saver.version = version

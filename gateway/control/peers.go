@@ -73,7 +73,7 @@ func (r *Registry) Records(ctx context.Context, set func(map[string]ownership.Re
 func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (*consul.QueryMeta, func(), error),
 	failed func(error)) {
 	var index uint64
-	wait, told := 100*time.Millisecond, false
+	wait, logged := 100*time.Millisecond, false
 	for ctx.Err() == nil {
 		within, cancel := context.WithTimeout(ctx, 2*blockingWait)
 		token, err := r.Config.Token.Read()
@@ -88,10 +88,10 @@ func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (
 			return
 		}
 		if err != nil {
-			if !told {
+			if !logged {
 				failed(err)
 			}
-			told, index = true, 0
+			logged, index = true, 0
 			select {
 			case <-ctx.Done():
 			case <-time.After(wait):
@@ -99,7 +99,7 @@ func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (
 			wait = min(2*wait, 2*time.Second)
 			continue
 		}
-		wait, told = 100*time.Millisecond, false
+		wait, logged = 100*time.Millisecond, false
 		if meta.LastIndex < index {
 			index = 0
 			continue

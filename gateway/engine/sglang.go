@@ -35,17 +35,17 @@ type sglangInfo struct {
 
 // version returns the weight version, or ErrNoSleep if the server has none.
 func (b sglangSleep) version(ctx context.Context, address string) (string, error) {
-	var told struct {
+	var result struct {
 		Version *string `json:"weight_version"`
 	}
-	status, err := b.first(ctx, address, &told, "/model_info", "/get_model_info")
+	status, err := b.first(ctx, address, &result, "/model_info", "/get_model_info")
 	switch {
-	case absent(status), err == nil && told.Version == nil:
+	case absent(status), err == nil && result.Version == nil:
 		return "", ErrNoSleep
 	case err != nil:
 		return "", err
 	}
-	return *told.Version, nil
+	return *result.Version, nil
 }
 
 // setVersion sets the weight version.
@@ -151,14 +151,14 @@ func (b sglangSleep) reload(ctx context.Context, address string) error {
 	if err != nil || info.Backup {
 		return err
 	}
-	var told struct {
+	var result struct {
 		Success bool   `json:"success"`
 		Message string `json:"message"`
 	}
 	_, err = b.ask(ctx, http.MethodPost, address,
-		"/update_weights_from_disk", map[string]any{"model_path": info.Model}, &told)
-	if err == nil && !told.Success {
-		err = errors.New("/update_weights_from_disk: " + told.Message)
+		"/update_weights_from_disk", map[string]any{"model_path": info.Model}, &result)
+	if err == nil && !result.Success {
+		err = errors.New("/update_weights_from_disk: " + result.Message)
 	}
 	return err
 }

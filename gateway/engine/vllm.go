@@ -10,17 +10,17 @@ import (
 type vllmSleep struct{ *SleepMode }
 
 func (b vllmSleep) asleep(ctx context.Context, address string) (bool, error) {
-	var told struct {
+	var state struct {
 		Sleeping *bool `json:"is_sleeping"`
 	}
-	status, err := b.ask(ctx, http.MethodGet, address, "/is_sleeping", nil, &told)
+	status, err := b.ask(ctx, http.MethodGet, address, "/is_sleeping", nil, &state)
 	switch {
-	case absent(status), err == nil && told.Sleeping == nil:
+	case absent(status), err == nil && state.Sleeping == nil:
 		return false, ErrNoSleep
 	case err != nil:
 		return false, err
 	}
-	return *told.Sleeping, nil
+	return *state.Sleeping, nil
 }
 
 func (b vllmSleep) sleep(ctx context.Context, address string) error {

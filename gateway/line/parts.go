@@ -55,14 +55,14 @@ type applied struct {
 // apply puts the replicas into the queue, without the slots that this gateway may not give.
 func (s *Shared) apply(now time.Time) {
 	role, epoch, _ := s.owned.Role()
-	gateways, apart := s.gateways(now)
-	from := applied{true, role == ownership.Apart && s.split, s.phase, epoch, role, fmt.Sprint(gateways, apart)}
-	if from == s.applied && len(apart) == 0 {
+	gateways, ownerless := s.gateways(now)
+	from := applied{true, role == ownership.Apart && s.split, s.phase, epoch, role, fmt.Sprint(gateways, ownerless)}
+	if from == s.applied && len(ownerless) == 0 {
 		return
 	}
 	s.applied = from
 	taken := map[ownership.ID]map[string]int{}
-	for _, p := range apart {
+	for _, p := range ownerless {
 		taken[p] = s.taken(p)
 	}
 	out := make([]Replica, len(s.all))
@@ -80,7 +80,7 @@ func (s *Shared) apply(now time.Time) {
 			}
 			r.Withheld = slots - use
 		case ownership.Owner, ownership.Gathering:
-			for _, p := range apart {
+			for _, p := range ownerless {
 				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.peerState(p).among)-taken[p][r.ID])
 			}
 		}
@@ -116,7 +116,7 @@ func (s *Shared) allReachable() bool {
 
 // gateways returns the gateways among which slots are divided, and those of them that may use their
 // part because they may not know of the owner.
-func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
+func (s *Shared) gateways(now time.Time) (all, ownerless []ownership.ID) {
 	all = append(all, s.self)
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Gone || p.Link == ownership.Silent && !p.Registered &&
@@ -125,7 +125,7 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 		}
 		all = append(all, p.ID)
 		if b := s.peerStates[p.ID]; b == nil || !b.reported {
-			apart = append(apart, p.ID)
+			ownerless = append(ownerless, p.ID)
 		}
 	}
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {
@@ -139,10 +139,10 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 		s.among = all
 	}
 	slices.Sort(all)
-	for _, id := range apart {
+	for _, id := range ownerless {
 		s.recordDivision(id, all)
 	}
-	return all, apart
+	return all, ownerless
 }
 
 // recordDivision records among which gateways another one, which may not follow the owner, may divide the

@@ -24,7 +24,7 @@ func (h *Hub) dial(p *peer) {
 	p.dialing = true
 	id, ctx := p.ID, h.ctx
 	h.tasks.Go(func() {
-		told := ""
+		lastLogged := ""
 		for ctx.Err() == nil && h.wanted(id) {
 			open, err := h.talk(ctx, id)
 			if ctx.Err() != nil {
@@ -34,8 +34,8 @@ func (h *Hub) dial(p *peer) {
 			if open {
 				continue // retry at once, to see whether the process has ended
 			}
-			if text := reason(err); text != told {
-				told = text
+			if text := reason(err); text != lastLogged {
+				lastLogged = text
 				h.options.Log.Warn("a gateway is not reached", "gateway", id, "error", text)
 			}
 			select {

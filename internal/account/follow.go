@@ -38,15 +38,15 @@ const (
 
 // Run follows until the context ends.
 func (f Follower) Run(ctx context.Context) {
-	said := ""
+	logged := ""
 	for ctx.Err() == nil {
 		err := f.step(ctx)
 		if err == nil {
-			said = ""
+			logged = ""
 			continue
 		}
-		if text := err.Error(); text != said && ctx.Err() == nil {
-			said = text
+		if text := err.Error(); text != logged && ctx.Err() == nil {
+			logged = text
 			f.Problem(err)
 		}
 		select {

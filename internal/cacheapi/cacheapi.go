@@ -83,11 +83,11 @@ type Status struct {
 	// Held names the models that are whole, also those of earlier processes.
 	Held []string            `json:"held"`
 	Pins map[string][]string `json:"pins"`
-	// HF is the URL that HF_ENDPOINT may be set to, "" where the face is off.
+	// HF is the URL that HF_ENDPOINT may be set to, "" where the endpoint is off.
 	HF string `json:"hf,omitempty"`
-	// OCI is the URL of the face of registries, "" where it is off.
+	// OCI is the URL of the endpoint of registries, "" where it is off.
 	OCI string `json:"oci,omitempty"`
-	// S3 is the URL that AWS_ENDPOINT_URL may be set to, "" where the face is off.
+	// S3 is the URL that AWS_ENDPOINT_URL may be set to, "" where the endpoint is off.
 	S3 string `json:"s3,omitempty"`
 }
 

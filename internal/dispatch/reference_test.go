@@ -13,11 +13,11 @@ func TestDocumentedEjection(t *testing.T) {
 	page := reference.Section(t, "Gateway")
 	e := Ejection{}.defaulted()
 	for key, is := range map[string]time.Duration{"eject_time": e.Base, "eject_time_max": e.Max} {
-		if told, err := time.ParseDuration(page["service.queue."+key].Text()); err != nil || told != is {
+		if documented, err := time.ParseDuration(page["service.queue."+key].Text()); err != nil || documented != is {
 			t.Errorf("%s is %s, on the page %s", key, is, page["service.queue."+key].Default)
 		}
 	}
-	if told := page["service.queue.eject_failures"].Default; told != fmt.Sprint(e.Failures) {
-		t.Errorf("eject_failures is %d, on the page %s", e.Failures, told)
+	if documented := page["service.queue.eject_failures"].Default; documented != fmt.Sprint(e.Failures) {
+		t.Errorf("eject_failures is %d, on the page %s", e.Failures, documented)
 	}
 }

@@ -103,14 +103,14 @@ func (a *Answer) event(data []byte) {
 // failure reports whether an event is an error, in one of the two forms that servers use, and
 // returns its HTTP status.
 func (v *value) failure() (status int, failed bool) {
-	told := v.get("error")
+	failure := v.get("error")
 	if object := v.get("object"); object != nil && string(object.text) == "error" {
-		told = v
+		failure = v
 	}
-	if told == nil || told.null() {
+	if failure == nil || failure.null() {
 		return 0, false
 	}
-	if code := told.get("code"); code != nil {
+	if code := failure.get("code"); code != nil {
 		if n, ok := code.whole(); ok && n >= 400 && n <= 599 {
 			return n, true
 		}

@@ -96,10 +96,10 @@ func (m *Meter) event(isJSON bool) {
 		return
 	}
 	m.doc.end()
-	told := m.learn()
+	found := m.learn()
 	if m.doc.generates() {
 		tokens := int64(1)
-		if told && m.usage.Output > m.tokens {
+		if found && m.usage.Output > m.tokens {
 			// The server reports its usage in each event, so the difference is the number of
 			// tokens in this one.
 			tokens = m.usage.Output - m.tokens

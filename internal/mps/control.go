@@ -81,11 +81,11 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 	var out, errs limited
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
-	said := oneLine(errs.String() + " " + out.String())
+	output := oneLine(errs.String() + " " + out.String())
 	var exit *exec.ExitError
 	switch {
-	case strings.Contains(said, "Cannot find MPS"):
-		return "", fmt.Errorf("%w on %s: %s", ErrDown, c.Pipe, clip(said))
+	case strings.Contains(output, "Cannot find MPS"):
+		return "", fmt.Errorf("%w on %s: %s", ErrDown, c.Pipe, clip(output))
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		return "", c.missing(err)
 	case ctx.Err() != nil:
@@ -93,7 +93,7 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 	case out.full || errs.full: // SIGPIPE has ended the program, and Run has returned that
 		return "", fmt.Errorf("%w on %s: its answer is longer than %d bytes", ErrSilent, c.Pipe, maxAnswer)
 	case errors.As(err, &exit) && exit.Exited():
-		return "", fmt.Errorf("%w on %s: %s: %s", ErrUnasked, c.Pipe, exit, clip(said))
+		return "", fmt.Errorf("%w on %s: %s: %s", ErrUnasked, c.Pipe, exit, clip(output))
 	case err != nil:
 		return "", fmt.Errorf("%w on %s: %w", ErrUnasked, c.Pipe, err)
 	}
@@ -219,20 +219,20 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 	if err != nil {
 		return fmt.Errorf("no file for the output of %s: %w", c.Program, err)
 	}
-	said := os.NewFile(uintptr(fd), "aliquot-mps-start")
-	defer said.Close()
+	output := os.NewFile(uintptr(fd), "aliquot-mps-start")
+	defer output.Close()
 	ctx, cancel := context.WithTimeout(ctx, 2*answerTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.Program, append([]string{"-d"}, options...)...)
 	cmd.Env = append(c.env(), "CUDA_VISIBLE_DEVICES="+uuid)
-	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.run(cmd); err != nil {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 			return c.missing(err)
 		}
 		text := make([]byte, 1024)
-		n, _ := said.ReadAt(text, 0)
+		n, _ := output.ReadAt(text, 0)
 		return fmt.Errorf("%s -d for %s: %w: %s", c.Program, uuid, err, clip(string(text[:n])))
 	}
 	return nil

@@ -62,12 +62,12 @@ func NewPlan(found []Found, rules []Rule) Plan {
 
 // estimated adds one note for each model whose weight is an estimate or unknown.
 func (p *planner) estimated() {
-	said := map[string]bool{}
+	noted := map[string]bool{}
 	for _, o := range p.plan.Offers {
-		if said[o.Model] || o.Source != WeightEstimate && o.Source != WeightUnknown {
+		if noted[o.Model] || o.Source != WeightEstimate && o.Source != WeightUnknown {
 			continue
 		}
-		said[o.Model] = true
+		noted[o.Model] = true
 		text := fmt.Sprintf("%s (class %s) is not in the hardware table: its weight %.3g is an estimate", o.Model,
 			o.Class, o.Weight)
 		if o.Source == WeightUnknown {
@@ -123,7 +123,7 @@ func (p *planner) physical(f Found) {
 
 // split offers the partitions of a GPU, each according to its own rule or else the GPU's rule.
 func (p *planner) split(f Found, children []Found, parent Rule) {
-	told := false
+	noted := false
 	for _, c := range children {
 		rule := parent
 		if own, ok := Pick(p.rules, c.GPU); ok && specificity(own.Selector, c.GPU) > specificity(Any, c.GPU) {
@@ -134,8 +134,8 @@ func (p *planner) split(f Found, children []Found, parent Rule) {
 		case rule.Mode == Shared && c.Slicing.Sharing != "":
 			p.shared(c, rule)
 		default:
-			if (rule.Mode == Shared || rule.Mode == Whole) && !told {
-				told = true
+			if (rule.Mode == Shared || rule.Mode == Whole) && !noted {
+				noted = true
 				p.note(f, "is partitioned, so its partitions are offered, each to one task, though gpu %q has mode %q",
 					rule.Selector, rule.Mode)
 			}

@@ -107,13 +107,13 @@ func (n Nomad) remove(ctx context.Context, job string) error {
 // await waits until the benchmark in the job's allocation ends. It retries errors from Nomad for up
 // to patience, because a measurement of minutes should survive a leader election.
 func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error) {
-	began, heard := time.Now(), time.Now()
+	began, lastAnswer := time.Now(), time.Now()
 	for index := uint64(0); ; {
 		alloc, next, err := n.last(ctx, job, index)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case err != nil && time.Since(heard) > retryTimeout:
+		case err != nil && time.Since(lastAnswer) > retryTimeout:
 			return nil, err
 		case err != nil:
 			select {
@@ -124,7 +124,7 @@ func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error)
 		case alloc == nil && time.Since(began) > n.Room:
 			return nil, fmt.Errorf("Nomad did not place the benchmark within %s: no node had room", n.Room)
 		}
-		index, heard = next, time.Now()
+		index, lastAnswer = next, time.Now()
 		if alloc != nil && alloc.ClientStatus != nomad.AllocClientStatusPending &&
 			alloc.ClientStatus != nomad.AllocClientStatusRunning {
 			return alloc, failure(alloc)

@@ -103,9 +103,9 @@ func (p planned) decide(second int64, current int, speedsFor time.Duration) (sca
 func (p planned) traffic(end int64, known int) []objective.Second {
 	var out []objective.Second
 	for t := max(end-int64(p.Window.Seconds()), end-int64(known), p.answered); t <= end; t++ {
-		_, told := p.at(t)
+		_, stored := p.at(t)
 		switch n := len(out); {
-		case told:
+		case stored:
 			out = append(out, p.arrivals[t%Depth])
 		case n > 0:
 			out = append(out, out[n-1])

@@ -1,6 +1,6 @@
-// Package face is shared by the HTTP interfaces of a cache: it sends objects and ranges of them to
+// Package serve is shared by the HTTP interfaces of a cache: it sends objects and ranges of them to
 // clients.
-package face
+package serve
 
 import (
 	"errors"
