@@ -62,7 +62,7 @@ Options:
                repeated.
   -image       Image of the server for the profile, if Nomad does not know it.
   -driver      Version of the GPU driver for the profile, if Nomad does not know it.
-  -wait        Longest wait for the server's first answer. Default 0.
+  -wait        Longest wait for the server to become ready. Default 0: no wait.
   -model       The model. Default: the first one that the server lists.
   -time        Longest duration of the benchmark. Default 10m.
   -precision   A point is measured until half the width of its 95% confidence interval is

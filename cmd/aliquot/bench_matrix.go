@@ -59,7 +59,7 @@ Options:
   -service     The service to which the profiles belong. Default: the job's ID.
   -save        Save the profiles. Default true.
   -time        Longest duration of each benchmark. Default 10m.
-  -wait        Longest wait for a server's first answer. Default 30m.
+  -wait        Longest wait for a server to become ready. Default 30m.
   -room        Longest wait for Nomad to place a replica. Default 5m.
   -prompt      Mean prompt of the load, in tokens. Default 512.
   -output      Mean answer of the load, in tokens. Default 128.

@@ -30,9 +30,9 @@ func (routerCommand) Help() string {
 
   Writes Consul config entries for every service that opts in, with the service
   meta aliquot_route = "true" or in the file: subsets by hardware class with
-  failover, shares by healthy instances times hardware weight, and request-aware
-  routes. Several routers may run; one of them leads. On SIGHUP it reads the file
-  again.
+  failover, shares by healthy instances times hardware weight, and routes for the
+  rules of the file. Several routers may run; one of them leads. On SIGHUP it
+  reads the file again.
 
   The consul block of the file and the CONSUL_* variables name the Consul agent.
 

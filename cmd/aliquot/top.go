@@ -30,7 +30,7 @@ func (topCommand) Help() string {
   them, its use, memory, enforcement and health; and every service behind a gateway
   with its queue and its replicas by hardware class. In a terminal the view refreshes
   and fits the window. Elsewhere, or if TERM is dumb, it prints once. A slice shown as
-  ? may be held by a job that the token must not see.
+  ? may be held by a job that the token may not read.
 
   Keys: arrows, PgUp, PgDn, Home and End (or k, j, b, space, g, G) scroll; s switches
   the order between name, use, free slices and health; q or Ctrl-C quits.
