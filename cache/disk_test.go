@@ -95,7 +95,7 @@ func TestTheOriginLiesAboutALength(t *testing.T) {
 			hub.Set(func(h *hubtest.Hub) { h.Longer = by })
 			n := begin(t, settings(t, hub.URL))
 			m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model, Wait: 30})
-			if err != nil || m.State != cacheapi.Failed || m.Path != "" || !strings.Contains(m.Error, "it has changed at the origin") {
+			if err != nil || m.State != cacheapi.Failed || m.Path != "" || !strings.Contains(m.Error, "changed at the origin") {
 				t.Errorf("%+v, %v", m, err)
 			}
 		})
@@ -133,7 +133,7 @@ func TestAPeerIsSilent(t *testing.T) {
 			n := begin(t, conf)
 			n.want(t)
 			// Its wrong bytes cost their chunks a second time, and no others.
-			wrong := strings.Contains(n.log.String(), "a peer gave wrong bytes")
+			wrong := strings.Contains(n.log.String(), "a peer sent wrong bytes")
 			if read := hub.Read(); read < int64(len(big)) || !wrong && read > int64(len(big)+100) || wrong && read >= int64(2*len(big)) {
 				t.Errorf("%d bytes were read of %d", read, len(big))
 			}

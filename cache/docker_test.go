@@ -163,11 +163,11 @@ func TestPrefetchedImagesAreReadOnce(t *testing.T) {
 		conf.Prefetch = config.Prefetch{Models: []string{"image://" + name}, Docker: "/var/run/docker.sock"}
 		n := begin(t, conf)
 		drop(t, name)
-		n.log.await(t, 0, `msg="an image was pulled"`)
+		n.log.await(t, 0, `msg="pulled an image"`)
 		if got := mustDocker(t, nil, "image", "inspect", "-f", "{{.Id}} {{.RepoTags}} {{.RepoDigests}}", name); !strings.HasPrefix(got, id) || strings.Contains(got, "__") {
 			t.Errorf("%s is %s", name, got)
 		}
-		if strings.Contains(n.log.String(), "could not be pulled through the cache") {
+		if strings.Contains(n.log.String(), "cannot pull an image through the cache") {
 			t.Errorf("%s was not pulled through the cache", name)
 		}
 		mustDocker(t, nil, "rmi", name)

@@ -70,7 +70,7 @@ func TestTheOriginGoesAway(t *testing.T) {
 	if res, body := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/"+sha+"/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
-	if !strings.Contains(n.log.String(), "the last revision known is used") {
+	if !strings.Contains(n.log.String(), "using the last known revision") {
 		t.Error("the log does not say so")
 	}
 }
@@ -121,7 +121,7 @@ func TestTheOriginStalls(t *testing.T) {
 	if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model}); err != nil {
 		t.Fatal(err)
 	}
-	n.log.await(t, 0, "nothing came for too long")
+	n.log.await(t, 0, "no data arrived for too long")
 	hub.Set(func(h *hubtest.Hub) { h.Stall = nil })
 	n.want(t)
 }
@@ -133,7 +133,7 @@ func TestTheOriginIsCorrupt(t *testing.T) {
 	hub.Set(func(h *hubtest.Hub) { h.Corrupt = true })
 	n := begin(t, settings(t, hub.URL))
 	m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model, Wait: 30})
-	if err != nil || m.State != cacheapi.Failed || !strings.Contains(m.Error, "do not have the object's digest") || m.Path != "" {
+	if err != nil || m.State != cacheapi.Failed || !strings.Contains(m.Error, "do not match the object's digest") || m.Path != "" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	hub.Set(func(h *hubtest.Hub) { h.Corrupt = false })
@@ -325,7 +325,7 @@ func TestAPeerLies(t *testing.T) {
 		asked = asked || owners[0] == all[0].conf.Peer.Advertise
 	}
 	all[1].want(t)
-	if said := strings.Contains(all[1].log.String(), "a peer gave wrong bytes") && strings.Contains(all[1].log.String(), all[0].conf.Peer.Advertise); said != asked {
+	if said := strings.Contains(all[1].log.String(), "a peer sent wrong bytes") && strings.Contains(all[1].log.String(), all[0].conf.Peer.Advertise); said != asked {
 		t.Errorf("the peer is named: %v, it was asked: %v", said, asked)
 	}
 }

@@ -54,7 +54,7 @@ func TestAFetchThatNobodyWantsEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the end of the fetch", func() bool { return n.state(t).State == cacheapi.Failed })
-	if m := n.state(t); !strings.Contains(m.Error, "nobody waits") || m.Final {
+	if m := n.state(t); !strings.Contains(m.Error, "no task waits") || m.Final {
 		t.Errorf("%+v", m)
 	}
 	if !hub.Await(30*time.Second, func(h *hubtest.Hub) bool { return h.Sending == 0 }) {
@@ -158,7 +158,7 @@ func TestALongListGoesOn(t *testing.T) {
 	n.library.ListWait = time.Millisecond
 	for range 3 {
 		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model})
-		if status(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "still lists") {
+		if status(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "has not finished listing") {
 			t.Errorf("the socket answers %v", err)
 		}
 		if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/config.json"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "5" {
@@ -228,7 +228,7 @@ func TestSymbolicLinksInARepository(t *testing.T) {
 		evil := fmt.Sprintf("Evil/Model-%d", i)
 		hub.Push(evil, "main", map[string]hubtest.File{name: {Body: []byte("x")}, "good": {Body: []byte("y")}})
 		_, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "hf://" + evil})
-		if err == nil || !strings.Contains(err.Error(), "leads out of the model") {
+		if err == nil || !strings.Contains(err.Error(), "has a path outside the model") {
 			t.Errorf("a file named %q: %v", name, err)
 		}
 	}

@@ -164,7 +164,7 @@ func TestAnOriginStopsInWhatPassesThrough(t *testing.T) {
 	if _, err := io.ReadAll(res.Body); err == nil || ctx.Err() != nil {
 		t.Errorf("the answer goes on: %v", err)
 	}
-	n.log.await(t, 0, "nothing came for too long")
+	n.log.await(t, 0, "no data arrived for too long")
 }
 
 // A file that does not fit passes through, and nothing of it stays.

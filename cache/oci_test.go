@@ -308,7 +308,7 @@ func TestARegistryLies(t *testing.T) {
 			n := begin(t, ociSettings(t))
 			s.set(func() { lie(s) })
 			m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: at, Wait: 30})
-			if err != nil || m.State != cacheapi.Failed || !strings.Contains(m.Error, "has changed at the origin") || m.Path != "" {
+			if err != nil || m.State != cacheapi.Failed || !strings.Contains(m.Error, "changed at the origin") || m.Path != "" {
 				t.Errorf("%+v, %v", m, err)
 			}
 			s.set(func() { s.corrupt, s.lies = false, false })

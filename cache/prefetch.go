@@ -52,7 +52,7 @@ func (p *prefetcher) run(ctx context.Context) {
 		list, next, err := p.list(ctx, index)
 		if err != nil {
 			if ctx.Err() == nil {
-				p.log.Warn("the lists of what to prefetch cannot be read", "error", err)
+				p.log.Warn("cannot read the prefetch lists", "error", err)
 			}
 			next = 0
 		} else if err := p.fetchList(ctx, list); err != nil && ctx.Err() == nil {
@@ -85,7 +85,7 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 		}
 		var more []string
 		if err := json.Unmarshal(pair.Value, &more); err != nil {
-			p.log.Error("a list of what to prefetch is no JSON list of names and is left out", "key", pair.Key,
+			p.log.Error("ignoring a prefetch list that is not a JSON list of names", "key", pair.Key,
 				"error", err)
 			continue
 		}
@@ -146,7 +146,7 @@ func (p *prefetcher) inTurn(ctx context.Context, do func() error) error {
 	defer func() {
 		if failed := p.turns.Release(context.WithoutCancel(ctx), p.self); failed != nil &&
 			!errors.Is(failed, turn.ErrUnheld) {
-			p.log.Warn("a turn could not be given back", "error", failed)
+			p.log.Warn("cannot release a turn", "error", failed)
 		}
 	}()
 	return do()
@@ -191,7 +191,7 @@ func (p *prefetcher) image(ctx context.Context, name string) error {
 		if err := p.pull(ctx, name); err != nil {
 			return err
 		}
-		p.log.Info("an image was pulled", "image", name, "took", time.Since(began).Round(time.Millisecond).String())
+		p.log.Info("pulled an image", "image", name, "took", time.Since(began).Round(time.Millisecond).String())
 		return nil
 	})
 }
@@ -219,7 +219,7 @@ func (p *prefetcher) pull(ctx context.Context, name string) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		p.log.Warn("an image could not be pulled through the cache; it is pulled from its registry", "image", name,
+		p.log.Warn("cannot pull an image through the cache; pulling it from its registry", "image", name,
 			"error", err)
 	}
 	return p.engine.Pull(ctx, name)

@@ -281,7 +281,7 @@ func TestObjectsOfS3AreVerified(t *testing.T) {
 				}
 				return
 			}
-			if m.State != cacheapi.Failed || !strings.Contains(m.Error, "do not have the object's digest") || m.Path != "" {
+			if m.State != cacheapi.Failed || !strings.Contains(m.Error, "do not match the object's digest") || m.Path != "" {
 				t.Errorf("%+v", m)
 			}
 			b.set(func() { b.corrupt = false })
@@ -306,7 +306,7 @@ func TestAnObjectOfS3IsReplaced(t *testing.T) {
 	other[5] ^= 1
 	b.put(t, "m.bin", other)
 	f := l.Files[0]
-	if _, err := n.s3.Open(t.Context(), f.Source, "", f.Object, 0, 10); err == nil || !strings.Contains(err.Error(), "it has changed") {
+	if _, err := n.s3.Open(t.Context(), f.Source, "", f.Object, 0, 10); err == nil || !strings.Contains(err.Error(), "changed at the origin") {
 		t.Errorf("the old state is read from the new: %v", err)
 	}
 	conf = s3Settings(t, b)

@@ -126,7 +126,7 @@ func TestABucketInNoList(t *testing.T) {
 	conf.S3 = conf.S3[1:]
 	n := begin(t, conf)
 	_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "ml"})
-	if status(err) != http.StatusNotFound || !strings.Contains(err.Error(), `bucket "models" is in no s3 block`) {
+	if status(err) != http.StatusNotFound || !strings.Contains(err.Error(), `no s3 block of the cache's configuration serves bucket "models"`) {
 		t.Errorf("a model: %v", err)
 	}
 	for _, method := range []string{"GET", "HEAD"} {

@@ -159,7 +159,7 @@ func TestAPeerThatStopsInASnapshot(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
-	if n.store.View(snapshots.View(key)) == "" || !strings.Contains(n.log.String(), "sent nothing for too long") {
+	if n.store.View(snapshots.View(key)) == "" || !strings.Contains(n.log.String(), "sent no data for too long") {
 		t.Error("the snapshot is not here, or nothing is said of the peer")
 	}
 }

@@ -82,7 +82,7 @@ func TestAClientOfTheFaceThatNeverReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	fmt.Fprint(c, "GET /Qwen/Qwen3/resolve/main/model.safetensors HTTP/1.1\r\nHost: x\r\n\r\n")
-	n.log.await(t, 0, "an answer was broken off")
+	n.log.await(t, 0, "cannot send the whole file")
 }
 
 // A client that does not send what it announced loses its connection too, at an endpoint and as a

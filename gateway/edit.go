@@ -26,7 +26,7 @@ type edit struct {
 
 // errUnsalted refuses a request whose cache would be shared with other tenants.
 var errUnsalted = errors.New(
-	"the service separates the caches of tenants: want a JSON object without Content-Encoding, up to body_buffer")
+	"the service separates the caches of tenants: want a JSON object without Content-Encoding that fits in body_buffer")
 
 // edits reports whether the service may change bodies.
 func (v *service) edits() bool {

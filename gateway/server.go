@@ -193,7 +193,7 @@ func (s *Server) bound(public net.Listener) net.Listener {
 	files := fileLimit()
 	connections := connectionsFor(files, l.MaxConnections)
 	if connections < l.MaxConnections {
-		s.log.Warn("the limit of open files is too low for max_connections; accepting fewer", "nofile", files,
+		s.log.Warn("the limit of open files is too low for max_connections; accepting fewer connections", "nofile", files,
 			"max_connections", l.MaxConnections, "accepted", connections)
 	}
 	bounded := shortageListener{conn.Bounded(public, connections, l.WriteTimeout), s.short}

@@ -254,7 +254,7 @@ func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
 			s.count("sleep", "busy")
 			p.state, p.woken = awake, time.Now() // other clients use it
 			if err != engine.ErrBusy {
-				s.log.Warn("a replica is not put to sleep", "replica", p.address, "error", err)
+				s.log.Warn("a replica may be in use and stays awake", "replica", p.address, "error", err)
 			}
 		case err != nil:
 			s.count("sleep", "failed")
@@ -263,7 +263,7 @@ func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
 		default:
 			s.count("sleep", "ok")
 			p.state = sleeping
-			s.log.Info("a replica sleeps", "replica", p.address)
+			s.log.Info("a replica was put to sleep", "replica", p.address)
 		}
 	})
 }

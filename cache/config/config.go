@@ -232,8 +232,8 @@ func (c *Config) check() error {
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.HF); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
-		return fmt.Errorf("hf_listen is %q: want the address that tasks reach it at, such as 127.0.0.1:7480, "+
-			"as they are given it", c.HF)
+		return fmt.Errorf("hf_listen is %q: want an address that tasks can reach, such as 127.0.0.1:7480, "+
+			"because tasks receive it unchanged", c.HF)
 	}
 	return nil
 }
@@ -245,7 +245,7 @@ func (p Prefetch) check() error {
 		}
 	}
 	if p.AtOnce < 0 {
-		return fmt.Errorf("prefetch.at_once is %d: want 0 for no bound, or more", p.AtOnce)
+		return fmt.Errorf("prefetch.at_once is %d: want 0 for no limit, or a positive number", p.AtOnce)
 	}
 	return nil
 }
@@ -277,10 +277,10 @@ func (p *Peer) check() error {
 	case err != nil || host == "" || port == "" || port == "0" || net.ParseIP(host).IsUnspecified():
 		return fmt.Errorf("peer.advertise is %q: want the host:port at which other nodes reach this one", p.Advertise)
 	case p.Insecure && p.CA+p.Cert+p.Key != "":
-		return errors.New("peer.insecure and certificates contradict each other: leave one out")
+		return errors.New("peer.insecure cannot be combined with ca_file, cert_file or key_file: remove one or the other")
 	case !p.Insecure && (p.CA == "" || p.Cert == "" || p.Key == ""):
-		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a network where " +
-			"everybody is trusted")
+		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a " +
+			"trusted network")
 	}
 	for _, k := range p.Known {
 		if _, _, err := net.SplitHostPort(k); err != nil {

@@ -59,7 +59,7 @@ func (n Namespaces) Holds(namespace string) bool {
 
 func (n Namespaces) check(key string) error {
 	if slices.Contains(n, "") {
-		return fmt.Errorf("%s has an empty name: want namespaces of Nomad, or \"*\" for all", key)
+		return fmt.Errorf("%s has an empty name: want Nomad namespaces, or \"*\" for all", key)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (c *Config) s3(blocks []*s3Body) error {
 			return err
 		}
 		if names[s.Name] {
-			return fmt.Errorf("there are two blocks %s: give each its own label", s.block())
+			return fmt.Errorf("there are two %s blocks: give each its own label", s.block())
 		}
 		names[s.Name] = true
 		if s.CredentialsFile == "" && !s.Anonymous {
@@ -129,8 +129,8 @@ func (c *Config) s3(blocks []*s3Body) error {
 				shared = s
 			}
 			if shared.owner() != s.owner() {
-				return fmt.Errorf("%s and %s are different servers without credentials_file, and both would get the "+
-					"keys of the environment: set credentials_file, or anonymous = true", shared.block(), s.block())
+				return fmt.Errorf("%s and %s are different servers without credentials_file, and both would use the "+
+					"keys from the environment: set credentials_file, or anonymous = true", shared.block(), s.block())
 			}
 		}
 		served := s.Buckets
@@ -141,8 +141,8 @@ func (c *Config) s3(blocks []*s3Body) error {
 			other, taken := buckets[name]
 			switch {
 			case taken && name == "":
-				return fmt.Errorf("%s and %s have no buckets: list the buckets of one of them, and the other serves "+
-					"all others", other, s.block())
+				return fmt.Errorf("%s and %s both have no buckets: list the buckets of one of them; the other "+
+					"then serves all other buckets", other, s.block())
 			case taken:
 				return fmt.Errorf("bucket %q is in %s and in %s: list it in one of them", name, other, s.block())
 			}
@@ -202,10 +202,10 @@ func (s *S3) check() error {
 	case s.CredentialsFile != "" && !filepath.IsAbs(s.CredentialsFile):
 		return fmt.Errorf("%s.credentials_file is %q: want an absolute path", key, s.CredentialsFile)
 	case s.Anonymous && (s.CredentialsFile != "" || len(s.Namespaces) > 0):
-		return fmt.Errorf("%s.anonymous and credentials_file or namespaces contradict each other: leave one out", key)
+		return fmt.Errorf("%s.anonymous cannot be combined with credentials_file or namespaces: remove one or the other", key)
 	case !s.Anonymous && len(s.Namespaces) == 0:
-		return fmt.Errorf("%s.namespaces is missing: name the Nomad namespaces whose tasks may read what the "+
-			"credentials may, [\"*\"] for all, or set anonymous = true", key)
+		return fmt.Errorf("%s.namespaces is missing: name the Nomad namespaces whose tasks may use these "+
+			"credentials, [\"*\"] for all, or set anonymous = true", key)
 	}
 	if err := s.checkBuckets(key); err != nil {
 		return err
@@ -215,11 +215,11 @@ func (s *S3) check() error {
 
 func (s *S3) checkBuckets(key string) error {
 	if s.Buckets != nil && len(s.Buckets) == 0 {
-		return fmt.Errorf("%s.buckets is empty: list the server's buckets, or leave it out to serve all that no other "+
-			"block lists", key)
+		return fmt.Errorf("%s.buckets is empty: list the server's buckets, or omit it to serve all buckets that no "+
+			"other block lists", key)
 	}
 	if i := slices.IndexFunc(s.Buckets, notABucket); i >= 0 {
-		return fmt.Errorf("%s.buckets has %q: want names of buckets", key, s.Buckets[i])
+		return fmt.Errorf("%s.buckets has %q: want bucket names", key, s.Buckets[i])
 	}
 	return nil
 }
@@ -236,7 +236,7 @@ func (c *Config) oci(b *ociBody) error {
 		return fmt.Errorf("oci.auth_file is %q: want an absolute path", at)
 	case at != "" && len(b.Namespaces) == 0:
 		return errors.New(
-			"oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, " +
+			"oci.namespaces is missing: name the Nomad namespaces whose tasks may use the logins of auth_file, " +
 				"or [\"*\"] for all")
 	case at == "" && len(b.Namespaces) > 0:
 		return errors.New("oci.namespaces has no effect without oci.auth_file: set both or neither")

@@ -65,7 +65,7 @@ func (e *Engine) Pull(ctx context.Context, image string) error {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
-			return fmt.Errorf("the container engine broke off: %w", err)
+			return fmt.Errorf("the container engine's answer ended early: %w", err)
 		case line.Error != "":
 			return errors.New(line.Error)
 		}

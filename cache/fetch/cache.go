@@ -48,7 +48,7 @@ type Question struct {
 }
 
 // ErrBusy means that the peer itself waits for the chunk, or does not have it.
-var ErrBusy = errors.New("the peer itself waits for a peer")
+var ErrBusy = errors.New("the peer does not have the data yet")
 
 // Options configure a cache.
 type Options struct {
@@ -96,7 +96,7 @@ const (
 )
 
 // ErrClosed is the error of readers when the cache closes.
-var ErrClosed = errors.New("the cache ends")
+var ErrClosed = errors.New("the cache is shutting down")
 
 // Close ends all fetches and returns when nothing writes to the store.
 func (c *Cache) Close() {
@@ -259,11 +259,11 @@ func (c *Cache) Chunk(ctx context.Context, q Question) (*Reader, error) {
 		return nil, err
 	}
 	if chunk < 0 || chunk >= t.Object.Chunks() {
-		return nil, errors.New("there is no such chunk")
+		return nil, errors.New("the object has no such chunk")
 	}
 	start, length := t.Object.Span(chunk)
 	if offset < 0 || offset > length {
-		return nil, errors.New("there is no such offset")
+		return nil, errors.New("the chunk has no such offset")
 	}
 	if q.Held && !c.o.Store.Has(t.Object.ID) {
 		return nil, ErrBusy

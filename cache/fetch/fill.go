@@ -36,7 +36,7 @@ const (
 // pieces is a pool of buffers.
 var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
-var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
+var errCRC = errors.New("the bytes of a chunk do not match the peer's CRC")
 
 // fill fetches one chunk and returns the peer that sent it, "" for the origin. If a peer sent the
 // beginning and the origin the rest, it returns that peer, so that repair checks the chunk.
@@ -166,7 +166,7 @@ func (t *transfer) fromOrigin(n int, f *flight, target Target, crc uint32) (uint
 			wait = min(later.After, maxWait)
 		}
 		t.c.o.Metrics.retries.Inc()
-		t.c.o.Log.Info("the origin failed and is asked again", "object", target.Object.ID, "chunk", n, "in", wait,
+		t.c.o.Log.Info("the origin failed; trying again", "object", target.Object.ID, "chunk", n, "in", wait,
 			"error", err)
 		if !t.rest(wait) {
 			return crc, t.ctx.Err()
@@ -249,7 +249,7 @@ func (g *pendingWrite) due() bool { return g.n >= minWrite || time.Since(g.since
 func cut(err error, n int, written, length int64) error {
 	switch {
 	case err == io.EOF && written < length:
-		return fmt.Errorf("chunk %d was cut at %d of %d bytes: %w", n, written, length, io.ErrUnexpectedEOF)
+		return fmt.Errorf("chunk %d ended after %d of %d bytes: %w", n, written, length, io.ErrUnexpectedEOF)
 	case err == io.EOF:
 		return nil
 	}
@@ -277,7 +277,7 @@ func (t *transfer) put(n int, f *flight, p []byte, source string) error {
 	return nil
 }
 
-var errStall = errors.New("nothing came for too long")
+var errStall = errors.New("no data arrived for too long")
 
 // stalls returns a context that is cancelled when the returned timer expires.
 func stalls(ctx context.Context, limit time.Duration) (context.Context, *time.Timer, func()) {

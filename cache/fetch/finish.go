@@ -23,7 +23,7 @@ func (t *transfer) finish() {
 	}
 	if errors.Is(err, store.ErrDigest) {
 		t.part.Discard()
-		err = fmt.Errorf("%w: %w as it comes from the origin; it was thrown away", origin.ErrChanged, err)
+		err = fmt.Errorf("%w: %w; the data from the origin was discarded", origin.ErrChanged, err)
 	}
 	t.c.mu.Lock()
 	t.forget()
@@ -72,7 +72,7 @@ func (t *transfer) repair() error {
 			continue
 		}
 		found = true
-		t.c.o.Log.Error("a peer gave wrong bytes and is not asked for an hour", "peer", chunk.From,
+		t.c.o.Log.Error("a peer sent wrong bytes; not using it for an hour", "peer", chunk.From,
 			"object", target.Object.ID, "chunk", n)
 		t.c.o.Metrics.liars.Inc()
 		t.c.markDown(chunk.From, peerBanTime)

@@ -112,7 +112,7 @@ func (c *Cache) ask(h *holdings) {
 			defer cancel()
 			marks, err := c.o.Network.Marks(ctx, peer)
 			if err != nil {
-				c.o.Log.Debug("a peer does not say what it has", "peer", peer, "error", err)
+				c.o.Log.Debug("cannot read which objects a peer has", "peer", peer, "error", err)
 			}
 			slices.Sort(marks)
 			mu.Lock()

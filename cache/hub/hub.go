@@ -128,7 +128,7 @@ func (f *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if indexOf(want, r.Method) < 0 {
 		w.Header().Set("Allow", strings.Join(want, ", "))
-		fail(w, r, http.StatusMethodNotAllowed, "", "this cache only reads")
+		fail(w, r, http.StatusMethodNotAllowed, "", "this cache is read-only")
 		return
 	}
 	a.token = f.Token("hf", a.ref.Name, "", a.token)
@@ -191,7 +191,7 @@ func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		if errors.As(err, &later) {
 			after = later.After
 		}
-		f.Log.Warn("a client of the Hub is asked to retry", "path", r.URL.Path, "error", err)
+		f.Log.Warn("asking a Hub client to retry", "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
 		fail(w, r, http.StatusTooManyRequests, "", err.Error())
 	}
@@ -220,7 +220,7 @@ func (f *Handler) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Li
 		err = json.Unmarshal(text, &asked)
 	}
 	if err != nil {
-		fail(w, r, http.StatusBadRequest, "", fmt.Sprintf("the paths cannot be read: %v", err))
+		fail(w, r, http.StatusBadRequest, "", fmt.Sprintf("cannot read the list of paths: %v", err))
 		return
 	}
 	found := []json.RawMessage{}

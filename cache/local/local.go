@@ -49,7 +49,7 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Toke
 	decoder := json.NewDecoder(io.LimitReader(r.Body, maxRequest))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&ask); err != nil {
-		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
+		http.Error(w, "cannot read the request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
 	scheme, name, _ := strings.Cut(ask.Model, "://")

@@ -127,7 +127,7 @@ func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.
 func (l *Library) platform(ctx context.Context, got *Listing, token string) (*Listing, error) {
 	if got.Manifest == nil || len(got.Manifest.Platforms) == 0 {
 		if got.Manifest != nil && len(got.Files) == 0 {
-			return nil, fmt.Errorf("%w: %s is an image and holds no files of a model", ErrAsk, got.Ref)
+			return nil, fmt.Errorf("%w: %s is an image without model files", ErrAsk, got.Ref)
 		}
 		return got, nil
 	}
@@ -145,7 +145,7 @@ func (l *Library) platform(ctx context.Context, got *Listing, token string) (*Li
 		return nil, err
 	}
 	if len(one.Manifest.Platforms) > 0 {
-		return nil, fmt.Errorf("%w: %s is an index of indexes", ErrAsk, got.Ref)
+		return nil, fmt.Errorf("%w: %s is an index of indexes, which is not supported", ErrAsk, got.Ref)
 	}
 	copied := *one
 	copied.Ref, copied.Stale = got.Ref, got.Stale

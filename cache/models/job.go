@@ -47,7 +47,7 @@ type Job struct {
 }
 
 // ErrAsk is the error of a request that can never succeed.
-var ErrAsk = errors.New("wrong request")
+var ErrAsk = errors.New("invalid request")
 
 // atOnce is how many files of a model are fetched at once, and large how many of these may have
 // more than one chunk. A small file mostly waits for the disk to sync, and a large one for the
@@ -110,7 +110,7 @@ func (j *Job) pinFor(owner string) error {
 
 func (j *Job) pin(owner string) error {
 	if err := j.library.Cache.Store().PinAlso(owner, j.view.Name); err != nil {
-		return fmt.Errorf("model %s could not be pinned: %w", j.listing.Ref, err)
+		return fmt.Errorf("cannot pin model %s: %w", j.listing.Ref, err)
 	}
 	return nil
 }
@@ -146,7 +146,7 @@ func (l *Library) Unpin(owner string) error {
 const defaultLinger = 2 * time.Minute
 
 // errUnwanted is the cause of cancelling a fetch that has lost its last owner.
-var errUnwanted = errors.New("nobody waits for it any more")
+var errUnwanted = errors.New("no task waits for it any longer")
 
 func (l *Library) lingerTime() time.Duration { return cmp.Or(l.Linger, defaultLinger) }
 
@@ -196,11 +196,11 @@ func (j *Job) run(ctx context.Context) {
 	j.token = ""
 	j.err = err
 	if errors.Is(err, fetch.ErrClosed) || errors.Is(err, errUnwanted) {
-		j.library.Log.Info("a model is left unfinished", "model", j.listing.Ref.String(), "why", err)
+		j.library.Log.Info("stopped fetching a model", "model", j.listing.Ref.String(), "why", err)
 	} else if err != nil {
-		j.library.Log.Error("a model could not be fetched", "model", j.listing.Ref.String(), "error", err)
+		j.library.Log.Error("cannot fetch a model", "model", j.listing.Ref.String(), "error", err)
 	} else {
-		j.library.Log.Info("a model is whole", "model", j.listing.Ref.String(), "revision", j.listing.Revision,
+		j.library.Log.Info("fetched a model", "model", j.listing.Ref.String(), "revision", j.listing.Revision,
 			"bytes", j.total(), "took", time.Since(j.started).Round(time.Millisecond).String())
 	}
 	close(j.done)
@@ -296,7 +296,7 @@ func (j *Job) fetchFile(ctx context.Context, f origin.File) error {
 }
 
 // errGone is the error of a file that was evicted as soon as it was whole.
-var errGone = fmt.Errorf("%w: it made room for another file at once", store.ErrNoRoom)
+var errGone = fmt.Errorf("%w: another file evicted it immediately", store.ErrNoRoom)
 
 func (j *Job) total() (sum int64) {
 	for _, f := range j.files {
@@ -358,7 +358,7 @@ func chosen(files []origin.File, include, exclude []string) (some []origin.File,
 		}
 	}
 	if len(some) == 0 {
-		return nil, fmt.Errorf("no file of %d is chosen", len(files))
+		return nil, fmt.Errorf("the include and exclude patterns select none of the %d files", len(files))
 	}
 	return some, nil
 }

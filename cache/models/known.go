@@ -34,7 +34,7 @@ func (l *Library) restrict(ref blob.Ref, restricted bool) {
 		err = l.records.remove(restriction(ref))
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.Log.Warn("whether a model is public could not be written", "model", ref.String(), "error", err)
+		l.Log.Warn("cannot save whether a model is public", "model", ref.String(), "error", err)
 	}
 }
 

@@ -104,7 +104,7 @@ func (l *Library) Close() {
 // known revision to clients that may read it.
 func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	if ref.Scheme == "oci" && !origin.IsTag(ref.Revision) && !origin.IsDigest(ref.Revision) {
-		return nil, fmt.Errorf("%w: oci://%s: %.150q is no tag and no digest by SHA-256", ErrAsk, ref.Name,
+		return nil, fmt.Errorf("%w: oci://%s: %.150q is neither a tag nor a SHA-256 digest", ErrAsk, ref.Name,
 			ref.Revision)
 	}
 	if known := l.known(ref, token, l.Fresh, l.PassFor); known != nil {
@@ -146,7 +146,7 @@ func (l *Library) lastKnown(ref blob.Ref, token string, err error) (*Listing, er
 	if known == nil {
 		return nil, err
 	}
-	l.Log.Warn("the origin does not answer; the last revision known is used", "model", ref.String(),
+	l.Log.Warn("the origin does not answer; using the last known revision", "model", ref.String(),
 		"revision", known.Revision, "error", err)
 	known.Stale = true
 	return known, nil
@@ -178,7 +178,7 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 func inside(ref blob.Ref, files []origin.File) error {
 	for _, f := range files {
 		if f.Path != path.Clean(f.Path) || !filepath.IsLocal(f.Path) {
-			return fmt.Errorf("%w: model %s: its file %.200q leads out of the model", ErrAsk, ref, f.Path)
+			return fmt.Errorf("%w: model %s: its file %.200q has a path outside the model", ErrAsk, ref, f.Path)
 		}
 	}
 	return nil
@@ -249,7 +249,7 @@ func listed(ctx context.Context, hub *origin.Hub, ref blob.Ref, sha, token strin
 func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 	l.pass(asker(ref, token))
 	if err := l.save(ref, got); err != nil {
-		l.Log.Warn("a listing could not be written", "model", ref.String(), "error", err)
+		l.Log.Warn("cannot save a listing", "model", ref.String(), "error", err)
 	}
 }
 

@@ -191,6 +191,6 @@ func (r *records) evict(but string) {
 func (r *records) drop(name string) {
 	r.forget(name)
 	if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		r.log.Warn("what an origin said long ago could not be removed", "file", name, "error", err)
+		r.log.Warn("cannot remove an old record of an origin's answer", "file", name, "error", err)
 	}
 }

@@ -68,12 +68,12 @@ func (f *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		fail(w, r, http.StatusMethodNotAllowed, "UNSUPPORTED", "this cache only reads")
+		fail(w, r, http.StatusMethodNotAllowed, "UNSUPPORTED", "this cache is read-only")
 		return
 	}
 	who, signed, err := f.Tickets.bearer(r)
 	if err != nil || r.URL.Path == "/v2/" && !signed {
-		f.challenge(w, r, "", "sign in, also without a name")
+		f.challenge(w, r, "", "sign in first, with or without credentials")
 		return
 	}
 	if r.URL.Path == "/v2/" {
@@ -83,7 +83,7 @@ func (f *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, ok := read(r.URL.Path)
 	if !ok {
 		fail(w, r, http.StatusNotFound,
-			"UNSUPPORTED", "this cache has manifests by tag or SHA-256 digest and blobs by digest, and nothing else")
+			"UNSUPPORTED", "this cache serves only manifests by tag or SHA-256 digest, and blobs by digest")
 		return
 	}
 	token := who.token
@@ -160,7 +160,7 @@ func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, a ask, named bo
 		if errors.As(err, &later) {
 			after = later.After
 		}
-		f.Log.Warn("a client of registries is asked to retry", "path", r.URL.Path, "error", err)
+		f.Log.Warn("asking a registry client to retry", "path", r.URL.Path, "error", err)
 		h.Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
 		fail(w, r, http.StatusServiceUnavailable, "UNAVAILABLE", err.Error())
 	}

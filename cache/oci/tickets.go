@@ -68,7 +68,7 @@ func (t *Tickets) close(who asker, d time.Duration) string {
 	return base64.RawURLEncoding.EncodeToString(t.seal.Seal(nil, nil, text, nil))
 }
 
-var errTicket = errors.New("the sign-in is not one of this cache, or has lapsed")
+var errTicket = errors.New("the token is not from this cache or has expired: sign in again")
 
 func (t *Tickets) open(text string) (asker, error) {
 	raw, err := base64.RawURLEncoding.DecodeString(text)

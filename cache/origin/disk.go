@@ -19,11 +19,11 @@ type Disk struct{ Root string }
 // below opens the root and returns the path relative to it. Paths and links cannot lead outside.
 func (d Disk) below(source string) (*os.Root, string, error) {
 	if d.Root == "" {
-		return nil, "", fmt.Errorf("%w: the configuration has no origin \"file\"", ErrDenied)
+		return nil, "", fmt.Errorf("%w: files is not set in the cache's configuration", ErrDenied)
 	}
 	name, err := filepath.Rel(d.Root, strings.TrimPrefix(source, "file://"))
 	if err != nil || !filepath.IsLocal(name) {
-		return nil, "", fmt.Errorf("%w: it is not below %s", ErrDenied, d.Root)
+		return nil, "", fmt.Errorf("%w: the path is not below %s", ErrDenied, d.Root)
 	}
 	root, err := os.OpenRoot(d.Root)
 	return root, name, missing(err)
@@ -49,7 +49,7 @@ func (d Disk) Open(_ context.Context, source, _ string, o blob.Object, offset, l
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() != o.Size {
-		err = fmt.Errorf("%w: %d bytes were expected and there are %d", ErrChanged, o.Size, info.Size())
+		err = fmt.Errorf("%w: expected %d bytes, found %d", ErrChanged, o.Size, info.Size())
 	}
 	if err != nil {
 		f.Close()

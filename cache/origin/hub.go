@@ -129,7 +129,7 @@ func (h *Hub) Info(ctx context.Context, name, revision, token string) (*Info, er
 		SHA string `json:"sha"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil || !commit.MatchString(answer.SHA) {
-		return nil, fmt.Errorf("the Hub's answer about %s names no commit", name)
+		return nil, fmt.Errorf("the Hub's answer about %s has no commit", name)
 	}
 	return &Info{answer.SHA, body}, nil
 }
@@ -148,7 +148,7 @@ func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json
 		}
 		var more []json.RawMessage
 		if err := json.Unmarshal(body, &more); err != nil {
-			return nil, fmt.Errorf("the Hub's list of the files of %s cannot be read: %w", name, err)
+			return nil, fmt.Errorf("cannot read the Hub's list of the files of %s: %w", name, err)
 		}
 		entries = append(entries, more...)
 		path = h.next(header.Get("Link"))
@@ -276,7 +276,7 @@ func Files(name, sha string, tree []json.RawMessage) (files []File, err error) {
 	for _, raw := range tree {
 		var e Entry
 		if err := json.Unmarshal(raw, &e); err != nil {
-			return nil, fmt.Errorf("a file of the tree cannot be read: %w", err)
+			return nil, fmt.Errorf("cannot read a file in the Hub's list: %w", err)
 		}
 		if e.Type != "file" {
 			continue

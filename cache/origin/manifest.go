@@ -67,7 +67,7 @@ func (c *OCI) Resolve(ctx context.Context, ref blob.Ref, token string) (*Manifes
 			return m, err
 		}
 	}
-	return nil, fmt.Errorf("registry %s names no digest of %s", repo.Registry, ref)
+	return nil, fmt.Errorf("registry %s does not report the digest and size of %s", repo.Registry, ref)
 }
 
 // resolved reads the response to a request for a manifest. It returns nil if the response lacks the
@@ -85,7 +85,7 @@ func (c *OCI) resolved(ref blob.Ref, res *http.Response) (*Manifest, error) {
 		sum, size = digest.FromBytes(body).String(), int64(len(body))
 	}
 	if IsDigest(ref.Revision) && sum != "" && sum != ref.Revision {
-		return nil, fmt.Errorf("%w: %s has the digest %.80s", ErrChanged, ref, sum)
+		return nil, fmt.Errorf("%w: %s now has the digest %.80s", ErrChanged, ref, sum)
 	}
 	if !isDigest(sum) || size < 0 {
 		return nil, nil
@@ -105,7 +105,7 @@ func (c *OCI) Blob(ctx context.Context, name, sum, token string) (File, error) {
 		return File{}, err
 	}
 	if !isDigest(sum) {
-		return File{}, fmt.Errorf("%w: %.100q is no digest by SHA-256", ErrNotFound, sum)
+		return File{}, fmt.Errorf("%w: %.100q is not a SHA-256 digest", ErrNotFound, sum)
 	}
 	res, err := c.do(ctx, http.MethodHead, repo, "blobs", sum, token)
 	if err != nil {
@@ -116,7 +116,7 @@ func (c *OCI) Blob(ctx context.Context, name, sum, token string) (File, error) {
 		return File{}, refusal(res)
 	}
 	if res.ContentLength < 0 {
-		return File{}, fmt.Errorf("registry %s does not say how large a blob is", repo.Registry)
+		return File{}, fmt.Errorf("registry %s does not report the size of a blob", repo.Registry)
 	}
 	return blobFile(name, descriptor{Digest: sum, Size: res.ContentLength}), nil
 }
@@ -148,7 +148,7 @@ func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 		Manifests []descriptor `json:"manifests"`
 	}
 	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&text); err != nil {
-		return nil, fmt.Errorf("%w: the manifest of %s cannot be read", ErrNotFound, name)
+		return nil, fmt.Errorf("%w: the manifest of %s is not valid JSON", ErrNotFound, name)
 	}
 	if m.MediaType == "" {
 		m.MediaType = text.MediaType
@@ -166,7 +166,7 @@ func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 			if d.Digest == "" && i == 0 {
 				continue
 			}
-			return nil, fmt.Errorf("%w: the manifest of %s names a part without a SHA-256 or a size", ErrNotFound, name)
+			return nil, fmt.Errorf("%w: the manifest of %s has a part without a SHA-256 digest or size", ErrNotFound, name)
 		}
 		f := blobFile(name, d)
 		m.Blobs = append(m.Blobs, f)

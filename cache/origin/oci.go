@@ -78,7 +78,7 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 	}
 	store, err := credentials.NewFileStore(c.AuthFile)
 	if err != nil {
-		return auth.EmptyCredential, fmt.Errorf("oci.auth_file %s cannot be read", c.AuthFile)
+		return auth.EmptyCredential, fmt.Errorf("cannot read oci.auth_file %s", c.AuthFile)
 	}
 	// The file may list the registry by another of its names.
 	name := blob.Registry(host)
@@ -101,7 +101,7 @@ func repository(name string) (registry.Reference, error) {
 	host, path, _ := strings.Cut(name, "/")
 	r := registry.Reference{Registry: host, Repository: path}
 	if r.ValidateRegistry() != nil || r.ValidateRepository() != nil {
-		return r, fmt.Errorf("%w: %.200q is no repository of a registry", ErrNotFound, name)
+		return r, fmt.Errorf("%w: %.200q is not a repository of a registry", ErrNotFound, name)
 	}
 	return r, nil
 }
@@ -125,7 +125,7 @@ func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, ki
 	at := c.scheme(repo.Registry) + "://" + repo.Host() + "/v2/" + repo.Repository + "/" + kind + "/" + what
 	r, err := http.NewRequestWithContext(auth.AppendRepositoryScope(ctx, repo, auth.ActionPull), method, at, nil)
 	if err != nil {
-		return nil, fmt.Errorf("registry %s: the name cannot be part of an address", repo.Registry)
+		return nil, fmt.Errorf("registry %s: the name cannot be part of a URL", repo.Registry)
 	}
 	r.Header.Set("Accept-Encoding", "identity")
 	if len(span) == 2 {

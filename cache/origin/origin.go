@@ -22,7 +22,7 @@ var (
 	// ErrDenied means that the origin does not grant access with this token.
 	ErrDenied = errors.New("the origin denies access")
 	// ErrChanged means that it has changed since it was listed.
-	ErrChanged = errors.New("it has changed at the origin")
+	ErrChanged = errors.New("changed at the origin")
 )
 
 // Nobody is the token of a client that has none and may not use the node's own.
@@ -34,7 +34,7 @@ type Later struct {
 	What  string
 }
 
-func (l *Later) Error() string { return fmt.Sprintf("%s: ask again in %s", l.What, l.After) }
+func (l *Later) Error() string { return fmt.Sprintf("%s: try again in %s", l.What, l.After) }
 
 // Final reports whether a retry cannot help.
 func Final(err error) bool {

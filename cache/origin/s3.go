@@ -138,7 +138,7 @@ func (k *keyFile) RetrieveWithCredContext(c *credentials.CredContext) (credentia
 	k.read, _ = k.changed()
 	v, err := k.FileAWSCredentials.RetrieveWithCredContext(c)
 	if err == nil && (v.AccessKeyID == "" || v.SecretAccessKey == "") {
-		err = errors.New("it has no aws_access_key_id and aws_secret_access_key")
+		err = errors.New("want aws_access_key_id and aws_secret_access_key")
 	}
 	if err != nil {
 		err = fmt.Errorf("%s.credentials_file %s: %w", k.key, k.Filename, err)
@@ -233,7 +233,7 @@ func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offs
 	start, total, ok := contentRange(header.Get("Content-Range"))
 	if !ok || start != offset || total != o.Size || info.ETag != etag {
 		body.Close()
-		return nil, fmt.Errorf("%w: %d bytes with the ETag %s were expected and the answer is %q with %s",
+		return nil, fmt.Errorf("%w: expected %d bytes with the ETag %s, received the range %q with the ETag %s",
 			ErrChanged, o.Size, etag, header.Get("Content-Range"), info.ETag)
 	}
 	return struct {
@@ -276,7 +276,7 @@ func (s *S3) List(ctx context.Context, ref blob.Ref, token string) (*Listing, er
 	l := &Listing{Ref: ref, Public: s.clientFor(token) == s.anonymous}
 	one := ref.Revision == OneObject
 	if one && key == "" {
-		return nil, fmt.Errorf("%w: a bucket is no object", ErrNotFound)
+		return nil, fmt.Errorf("%w: want the name of an object, not of a bucket", ErrNotFound)
 	}
 	if one || key != "" && !strings.HasSuffix(key, "/") {
 		f, err := s.stat(ctx, token, bucket, key)
@@ -328,7 +328,7 @@ func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) 
 	for i, k := range keys {
 		at := strings.TrimPrefix(k, prefix)
 		if !filepath.IsLocal(at) || path.Clean(at) != at {
-			return fmt.Errorf("%w: the key %q cannot be the name of a file", ErrNotFound, k)
+			return fmt.Errorf("%w: the key %q is not a valid file name", ErrNotFound, k)
 		}
 		group.Go(func() (err error) {
 			l.Files[i], err = s.stat(ctx, token, bucket, k)
@@ -383,7 +383,7 @@ func (s *S3) stat(ctx context.Context, token, bucket, key string) (File, error) 
 		return File{}, s3Error(err)
 	}
 	if info.ETag == "" || info.Size < 0 {
-		return File{}, fmt.Errorf("S3 says neither size nor ETag of %s", key)
+		return File{}, fmt.Errorf("S3 does not report the size and ETag of %s", key)
 	}
 	o := Named(info.Size, "s3://"+core.EndpointURL().Host+"/"+bucket+"/"+key, info.ETag)
 	if o.Sum, err = s.sum(ctx, core, bucket, key, info); err != nil {

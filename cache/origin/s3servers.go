@@ -39,7 +39,7 @@ func (s *S3Servers) Server(name string) (*S3, error) {
 	if s.others != nil {
 		return s.others, nil
 	}
-	return nil, fmt.Errorf("bucket %.100q is in no s3 block of the cache's configuration: %w", bucket, ErrNotFound)
+	return nil, fmt.Errorf("no s3 block of the cache's configuration serves bucket %.100q: %w", bucket, ErrNotFound)
 }
 
 // Own reports whether a request of this client for an object uses the node's own credentials, so

@@ -80,18 +80,18 @@ func part(res *http.Response, o blob.Object, offset, length int64) (io.ReadClose
 	case res.StatusCode == http.StatusPartialContent:
 		start, total, ok := contentRange(res.Header.Get("Content-Range"))
 		if !ok || start != offset || total >= 0 && total != o.Size {
-			return nil, fmt.Errorf("%w: %d bytes at %d were expected and the answer is %q", ErrChanged, o.Size, offset,
+			return nil, fmt.Errorf("%w: expected a range at %d of %d bytes, received %q", ErrChanged, offset, o.Size,
 				res.Header.Get("Content-Range"))
 		}
 	case res.StatusCode == http.StatusOK && (res.ContentLength < 0 || res.ContentLength == o.Size):
 		// The server does not support ranges: skip the bytes before the range.
 		if _, err := io.CopyN(io.Discard, res.Body, offset); err != nil {
-			return nil, fmt.Errorf("skipping %d bytes: %w", offset, err)
+			return nil, fmt.Errorf("cannot skip %d bytes: %w", offset, err)
 		}
 	case res.StatusCode == http.StatusOK:
-		return nil, fmt.Errorf("%w: %d bytes were expected and there are %d", ErrChanged, o.Size, res.ContentLength)
+		return nil, fmt.Errorf("%w: expected %d bytes, found %d", ErrChanged, o.Size, res.ContentLength)
 	case res.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return nil, fmt.Errorf("%w: it is shorter than %d bytes", ErrChanged, o.Size)
+		return nil, fmt.Errorf("%w: the file is shorter than %d bytes", ErrChanged, o.Size)
 	default:
 		return nil, refusal(res)
 	}
@@ -119,7 +119,7 @@ func contentRange(text string) (start, total int64, ok bool) {
 func newRequest(ctx context.Context, method, at, token string) (*http.Request, error) {
 	r, err := http.NewRequestWithContext(ctx, method, at, nil)
 	if err != nil {
-		return nil, fmt.Errorf("origin: %w", errors.New("the address cannot be read"))
+		return nil, fmt.Errorf("origin: %w", errors.New("the URL is invalid"))
 	}
 	r.Header.Set("User-Agent", "aliquot-cache")
 	r.Header.Set("Accept-Encoding", "identity")
@@ -177,7 +177,7 @@ func (w Web) List(ctx context.Context, ref blob.Ref, token string) (*Listing, er
 		return nil, refusal(res)
 	}
 	if res.ContentLength < 0 {
-		return nil, fmt.Errorf("%s does not say how large it is", res.Request.URL.Host)
+		return nil, fmt.Errorf("%s does not report the size of the file", res.Request.URL.Host)
 	}
 	o := Named(res.ContentLength, at, res.Header.Get("ETag"), res.Header.Get("Last-Modified"))
 	return &Listing{Ref: ref, Revision: o.Digest(),

@@ -47,7 +47,7 @@ func (f *frames) Read(p []byte) (int, error) {
 		case n == 0:
 			return 0, nil
 		case n == frameFail:
-			return 0, errors.New("the peer could not fetch it")
+			return 0, errors.New("the peer could not fetch the chunk")
 		case n == frameEnd:
 			f.end = true
 			if f.sum, err = f.word(); err != nil {

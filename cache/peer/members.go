@@ -65,7 +65,7 @@ func (m *Members) Follow(ctx context.Context, client *api.Client, service string
 			(&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx))
 		if err != nil {
 			if ctx.Err() == nil {
-				log.Warn("Consul does not answer; the last peers are kept", "error", err)
+				log.Warn("Consul does not answer; keeping the last known peers", "error", err)
 			}
 			select {
 			case <-time.After(3 * time.Second):
@@ -111,7 +111,7 @@ func Register(client *api.Client, service, self string) (deregister func(), err 
 			DeregisterCriticalServiceAfter: "10m"},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("registering in Consul: %w", err)
+		return nil, fmt.Errorf("cannot register in Consul: %w", err)
 	}
 	return func() { _ = client.Agent().ServiceDeregister(id) }, nil
 }

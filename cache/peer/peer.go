@@ -139,7 +139,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 		if err := send(r.Context(), w, func() {
 			_ = answer.Flush()
 		}, reader, q, c.Sent); err != nil && r.Context().Err() == nil {
-			log.Info("a chunk could not be sent to a peer", "object", q.Object.ID, "chunk", q.Chunk, "error", err)
+			log.Info("cannot send a chunk to a peer", "object", q.Object.ID, "chunk", q.Chunk, "error", err)
 		}
 	})
 	return mux

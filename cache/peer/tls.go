@@ -33,7 +33,7 @@ func (f Files) config() (*tls.Config, error) {
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("peer CA: %s holds no certificate", f.CA)
+		return nil, fmt.Errorf("peer CA: %s has no PEM certificate", f.CA)
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},

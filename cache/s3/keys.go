@@ -126,7 +126,7 @@ func (k *Keys) Verify(r *http.Request, now time.Time) (namespace string, err err
 	toSign := strings.Join([]string{algorithm, s.at.Format(timeFormat), s.scope, hex.EncodeToString(sum[:])}, "\n")
 	signing := mac(mac(mac(mac([]byte("AWS4"+found.secret), s.day), s.region), "s3"), "aws4_request")
 	if !hmac.Equal([]byte(hex.EncodeToString(mac(signing, toSign))), []byte(s.given)) {
-		return "", denied("SignatureDoesNotMatch", "The signature is not that of this request and the key's secret.")
+		return "", denied("SignatureDoesNotMatch", "The signature does not match the request and the key's secret.")
 	}
 	return found.namespace, nil
 }
@@ -152,17 +152,17 @@ func parseSignature(r *http.Request) (s signature, err error) {
 		at, s.hash = q.Get("X-Amz-Date"), "UNSIGNED-PAYLOAD"
 		s.expires, err = time.ParseDuration(q.Get("X-Amz-Expires") + "s")
 		if err != nil || s.expires <= 0 || s.expires > 7*24*time.Hour {
-			return s, denied("AccessDenied", "X-Amz-Expires is not a number of seconds of at most a week.")
+			return s, denied("AccessDenied", "X-Amz-Expires is not a number of seconds from 1 to 604800.")
 		}
 	} else {
-		return s, denied("AccessDenied", "This cache wants requests signed with version 4 by a key of s3_keys_file.")
+		return s, denied("AccessDenied", "Sign requests with AWS Signature Version 4 and a key of s3_keys_file.")
 	}
 	if s.at, err = time.Parse(timeFormat, at); err != nil {
-		return s, denied("AccessDenied", "X-Amz-Date is missing or no time.")
+		return s, denied("AccessDenied", "X-Amz-Date is missing or not a time.")
 	}
 	scope := strings.Split(fields["Credential"], "/")
 	if len(scope) != 5 || scope[1] != s.at.Format("20060102") || scope[3] != "s3" || scope[4] != "aws4_request" {
-		return s, denied("AccessDenied", "The credential is not for S3 and the day of the request.")
+		return s, denied("AccessDenied", "The credential is not valid for S3 on the day of the request.")
 	}
 	s.id, s.day, s.region = scope[0], scope[1], scope[2]
 	s.scope = strings.Join(scope[1:], "/")

@@ -86,19 +86,19 @@ func pageOf(q url.Values) (p paging, err error) {
 		raw, err := base64.URLEncoding.DecodeString(token)
 		if err != nil {
 			return p, &failure{http.StatusBadRequest,
-				"InvalidArgument", "The continuation token is not one of this cache."}
+				"InvalidArgument", "The continuation token is not from this cache."}
 		}
 		p.after = string(raw)
 	}
 	if text := q.Get("max-keys"); text != "" {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 0 {
-			return p, &failure{http.StatusBadRequest, "InvalidArgument", "max-keys is not a number of keys."}
+			return p, &failure{http.StatusBadRequest, "InvalidArgument", "max-keys is not a whole number of 0 or more."}
 		}
 		p.most = min(n, maxKeys)
 	}
 	if p.delimiter != "" && p.delimiter != "/" {
-		return p, &failure{http.StatusNotImplemented, "NotImplemented", "This cache knows no delimiter but the slash."}
+		return p, &failure{http.StatusNotImplemented, "NotImplemented", "This cache supports only the delimiter /."}
 	}
 	return p, nil
 }
@@ -187,10 +187,10 @@ func (f *Handler) remembered(a ask, p paging, token string, keys []origin.Key, e
 	switch {
 	case err == nil:
 		if failed := f.Library.Remember(question, keys); failed != nil {
-			f.Log.Warn("a list of S3 could not be written", "bucket", a.bucket, "error", failed)
+			f.Log.Warn("cannot save a list from S3", "bucket", a.bucket, "error", failed)
 		}
 	case !origin.Final(err) && f.Library.Recall(question, &keys):
-		f.Log.Warn("S3 does not answer; the last list known is used", "bucket", a.bucket, "prefix", p.prefix,
+		f.Log.Warn("S3 does not answer; using the last known list", "bucket", a.bucket, "prefix", p.prefix,
 			"error", err)
 		return keys, nil
 	}

@@ -76,7 +76,7 @@ func (f *Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	a := f.read(r)
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		return &failure{http.StatusMethodNotAllowed, "MethodNotAllowed", "This cache only reads."}
+		return &failure{http.StatusMethodNotAllowed, "MethodNotAllowed", "This cache is read-only."}
 	}
 	if f.Keys != nil {
 		var err error
@@ -218,7 +218,7 @@ func (f *failure) Error() string { return f.message }
 
 // unknown returns the error for an unsupported parameter.
 func unknown(name string) error {
-	return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " +
+	return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not support the parameter " +
 		strconv.Quote(name) + "."}
 }
 
@@ -246,7 +246,7 @@ func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		if errors.As(err, &later) {
 			after = later.After
 		}
-		f.Log.Warn("a client of S3 is asked to retry", "path", r.URL.Path, "error", err)
+		f.Log.Warn("asking an S3 client to retry", "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
 		reply = &failure{http.StatusServiceUnavailable, "SlowDown", err.Error()}
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrRange is the error of a range outside of its object.
-var ErrRange = errors.New("the file has no such range")
+var ErrRange = errors.New("the requested range is outside the file")
 
 // Sender sends objects of a cache.
 type Sender struct {
@@ -36,7 +36,7 @@ func (s Sender) File(w http.ResponseWriter, r *http.Request, t fetch.Target, eta
 	}
 	reader, err := s.Cache.Open(r.Context(), t, from, to)
 	if errors.Is(err, store.ErrNoRoom) {
-		s.Log.Warn("a file passes through the cache and is not kept", "path", r.URL.Path, "error", err)
+		s.Log.Warn("cannot keep a file in the cache; passing it through from its origin", "path", r.URL.Path, "error", err)
 		return s.pass(w, r, t, from, to, partial)
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func (s Sender) broken(r *http.Request, err error) {
 		return
 	}
 	if r.Context().Err() == nil {
-		s.Log.Warn("an answer was broken off", "path", r.URL.Path, "error", err)
+		s.Log.Warn("cannot send the whole file; closing the connection", "path", r.URL.Path, "error", err)
 	}
 	panic(http.ErrAbortHandler)
 }

@@ -16,7 +16,7 @@ import (
 // pieces.
 const peerStall = 30 * time.Second
 
-var errStall = errors.New("the peer sent nothing for too long")
+var errStall = errors.New("the peer sent no data for too long")
 
 // copyFromPeer copies a peer's snapshot into the store.
 func (s *Cache) copyFromPeer(ctx context.Context, peer, key string) error {

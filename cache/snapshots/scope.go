@@ -30,7 +30,7 @@ func (s *Cache) Of(ctx context.Context, scope string) (keys []string, missing bo
 		s.each(func(peer string) {
 			more, err := s.keysOf(ctx, peer, scope)
 			if err != nil {
-				s.Log.Debug("a peer does not list its snapshots", "peer", peer, "error", err)
+				s.Log.Debug("cannot list a peer's snapshots", "peer", peer, "error", err)
 				return
 			}
 			mu.Lock()

@@ -160,7 +160,7 @@ func (s *Cache) put(key, scope string, r io.Reader, size int64, want string) err
 		return err
 	}
 	if want != "" && want != o.ID {
-		return fmt.Errorf("it has the digest %s and not %s", o.ID, want)
+		return fmt.Errorf("the snapshot has the digest %s: want %s", o.ID, want)
 	}
 	_, err = s.Store.Publish(store.View{Name: View(key), Objects: map[string]string{archive: o.ID},
 		Texts: map[string]string{scopeFile: scope}})
@@ -187,7 +187,7 @@ func (s *Cache) Peer(mux *http.ServeMux) {
 func (s *Cache) get(w http.ResponseWriter, r *http.Request, open func(context.Context, string) (*store.File, error)) {
 	key := r.PathValue("key")
 	if !compiled.IsSum(key) {
-		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
+		http.Error(w, "the key is invalid: want 64 hexadecimal digits", http.StatusBadRequest)
 		return
 	}
 	f, err := open(r.Context(), key)
@@ -215,7 +215,7 @@ func (s *Cache) get(w http.ResponseWriter, r *http.Request, open func(context.Co
 func (s *Cache) publish(w http.ResponseWriter, r *http.Request) {
 	key := r.PathValue("key")
 	if !compiled.IsSum(key) {
-		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
+		http.Error(w, "the key is invalid: want 64 hexadecimal digits", http.StatusBadRequest)
 		return
 	}
 	switch err := s.put(key, r.Header.Get(cacheapi.ScopeHeader), r.Body, r.ContentLength, ""); {

@@ -37,7 +37,7 @@ func (s *Store) Adopt(r io.Reader, size int64) (blob.Object, error) {
 	h := sha256.New()
 	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(r, size))
 	if err == nil && n < size {
-		err = fmt.Errorf("%d bytes of %d came: %w", n, size, io.ErrUnexpectedEOF)
+		err = fmt.Errorf("received %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
 	}
 	if err := errors.Join(noRoom(err), f.Chmod(0o444), f.Sync()); err != nil {
 		return blob.Object{}, err

@@ -160,7 +160,7 @@ func (p *Partial) follow(end int) error {
 }
 
 // ErrDigest means that the bytes do not have the expected digest.
-var ErrDigest = errors.New("the bytes do not have the object's digest")
+var ErrDigest = errors.New("the bytes do not match the object's digest")
 
 // Again restarts the digest at the first chunk, after chunks were replaced.
 func (p *Partial) Again() {
@@ -228,7 +228,7 @@ func (p *Partial) rename() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.partials[p.Object.ID] != p {
-		return fmt.Errorf("object %s was removed meanwhile", p.Object.ID)
+		return fmt.Errorf("object %s was removed in the meantime", p.Object.ID)
 	}
 	return os.Rename(s.path("partial", p.Object.ID), s.path("objects", p.Object.ID))
 }

@@ -110,7 +110,7 @@ func (s *Store) begun(o blob.Object) (*Partial, error) {
 // checksum yet, agree adopts that of o.
 func (p *Partial) agree(o blob.Object) error {
 	if p.Object.Size != o.Size {
-		return fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)
+		return fmt.Errorf("object %s has %d bytes, but the request says %d", o.ID, p.Object.Size, o.Size)
 	}
 	p.rest()
 	defer p.mu.Unlock()
@@ -118,7 +118,7 @@ func (p *Partial) agree(o blob.Object) error {
 	case o.Sum == "" || o.Sum == p.stated:
 		return nil
 	case p.stated != "":
-		return fmt.Errorf("object %s has the checksum %s and %s is asked for", o.ID, p.stated, o.Sum)
+		return fmt.Errorf("object %s has the checksum %s, but the request says %s", o.ID, p.stated, o.Sum)
 	}
 	p.stated = o.Sum
 	p.sum = newSum(o)
@@ -180,7 +180,7 @@ func (s *Store) fits(size int64) error {
 		most = min(most, s.o.Capacity)
 	}
 	if size > most {
-		return fmt.Errorf("%w: an object has %d bytes and the cache holds at most %d", ErrNoRoom, size, max(most, 0))
+		return fmt.Errorf("%w: the object has %d bytes, and the cache can hold at most %d", ErrNoRoom, size, max(most, 0))
 	}
 	return nil
 }
@@ -231,7 +231,7 @@ func (s *Store) reserve(p *Partial) error {
 	if p.Object.Size > 0 {
 		if err := unix.Fallocate(int(p.file.Fd()), 0, 0, p.Object.Size); err != nil &&
 			!errors.Is(err, unix.EOPNOTSUPP) {
-			return noRoom(fmt.Errorf("reserving %d bytes: %w", p.Object.Size, err))
+			return noRoom(fmt.Errorf("cannot reserve %d bytes: %w", p.Object.Size, err))
 		}
 	}
 	p.takes, p.reserved = p.Object.Size, true
@@ -261,7 +261,7 @@ func (s *Store) readPartials() error {
 			continue
 		}
 		if err := s.readPartial(id); err != nil {
-			s.o.Log.Warn("what was being fetched cannot go on, and is removed", "object", id, "error", err)
+			s.o.Log.Warn("cannot resume an unfinished object; removing it", "object", id, "error", err)
 			os.Remove(s.path("partial", id))
 			os.Remove(s.path("partial", e.Name()))
 		}
@@ -278,7 +278,7 @@ func (s *Store) readPartial(id string) error {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	var o blob.Object
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &o) != nil || o.ID != id || o.Check() != nil {
-		return errors.New("the log has no head")
+		return errors.New("the first line of the log is invalid")
 	}
 	if err := s.fits(o.Size); err != nil {
 		return err
@@ -312,7 +312,7 @@ func openSized(path string, size int64) (*os.File, time.Time, error) {
 	info, err := data.Stat()
 	if err != nil || info.Size() != size {
 		data.Close()
-		return nil, time.Time{}, errors.New("the file has another size")
+		return nil, time.Time{}, errors.New("the file has the wrong size")
 	}
 	return data, info.ModTime(), nil
 }

@@ -45,7 +45,7 @@ var ErrNoRoom = errors.New("no room in the cache")
 var ErrAbsent = errors.New("not in the cache")
 
 // ErrWhole means that an object is already whole, so there is no partial one.
-var ErrWhole = errors.New("it is whole")
+var ErrWhole = errors.New("the object is already complete")
 
 // Store is a directory of objects. It is safe for concurrent use.
 type Store struct {
@@ -87,7 +87,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		lock.Close()
-		return nil, fmt.Errorf("cache directory %s is used by another process: give each its own", dir)
+		return nil, fmt.Errorf("cache directory %s is used by another process: give each cache its own", dir)
 	}
 	s := &Store{dir: dir, o: o, lock: lock, whole: map[string]*entry{}, partials: map[string]*Partial{},
 		views: map[string][]string{}, pins: map[string][]string{}}
@@ -273,7 +273,7 @@ func (s *Store) room(need int64) error {
 	}
 	victims, ok := blob.Evict(s.entries(), missing)
 	if !ok {
-		return fmt.Errorf("%w: %d bytes are needed and %d more would have to be free", ErrNoRoom, need, missing)
+		return fmt.Errorf("%w: %d bytes are needed, and the %d bytes that are missing cannot be freed", ErrNoRoom, need, missing)
 	}
 	for _, id := range victims {
 		if err := s.evict(id); err != nil {

@@ -31,7 +31,7 @@ const manifest = ".objects.json"
 func (s *Store) Publish(v View) (path string, err error) {
 	path = s.path("views", v.Name)
 	if !safeName(v.Name) {
-		return "", fmt.Errorf("view %q: not a name", v.Name)
+		return "", fmt.Errorf("view %q: invalid name", v.Name)
 	}
 	ids := slices.AppendSeq([]string{}, maps.Values(v.Objects))
 	slices.Sort(ids)
@@ -97,7 +97,7 @@ func (s *Store) fill(dir string, v View, ids []string) error {
 	}
 	place := func(at string) (string, error) {
 		if !filepath.IsLocal(at) {
-			return "", fmt.Errorf("%q leads out of the view", at)
+			return "", fmt.Errorf("%q is outside the view", at)
 		}
 		to := filepath.Join(dir, at)
 		return to, os.MkdirAll(filepath.Dir(to), 0o755)
@@ -202,7 +202,7 @@ func (s *Store) PinAlso(owner, view string) error {
 // pin writes an owner's pins to disk. The caller holds the lock.
 func (s *Store) pin(owner string, views []string) error {
 	if !safeName(owner) {
-		return fmt.Errorf("owner %q of a pin: not a name", owner)
+		return fmt.Errorf("pin owner %q: invalid name", owner)
 	}
 	for _, name := range views {
 		if s.views[name] == nil {

@@ -19,12 +19,12 @@ func (d *decoder) elsewhere(bodies []serviceBody, services []Service) {
 			s := services[i].Splits[j]
 			switch to := find(s.To); {
 			case to == nil || s.To == b.Name:
-				d.fail(p.Range, "service %q: split to %q, which is no other service", b.Name, s.To)
+				d.fail(p.Range, "service %q: split to %q: want the name of another service block", b.Name, s.To)
 			case len(to.Splits) > 0:
-				d.fail(p.Range, "service %q: split to %q, which is split itself", b.Name, s.To)
+				d.fail(p.Range, "service %q: split to %q, which has split blocks itself: want a service without them", b.Name, s.To)
 			}
 			if sum += s.Percent; !(s.Percent > 0 && sum <= 100) {
-				d.fail(p.Range, "service %q: percent is %g: want more than 0, and at most 100 in all",
+				d.fail(p.Range, "service %q: percent is %g: want more than 0, and a sum of at most 100 for all splits",
 					b.Name, s.Percent)
 			}
 		}
@@ -40,10 +40,10 @@ func circle(from string, find func(string) *Service) string {
 	for s := find(from); s.Fallback != ""; {
 		next := find(s.Fallback)
 		if next == nil {
-			return fmt.Sprintf("fallback to %q, which is no service", s.Fallback)
+			return fmt.Sprintf("fallback to %q: want the name of a service block", s.Fallback)
 		}
 		if slices.Contains(seen, next.Name) {
-			return fmt.Sprintf("its fallbacks come back to %q", next.Name)
+			return fmt.Sprintf("its fallbacks form a loop through %q: remove one of them", next.Name)
 		}
 		seen, s = append(seen, next.Name), next
 	}

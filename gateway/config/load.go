@@ -63,7 +63,7 @@ func Parse(text []byte, name string) (*Config, error) {
 	}
 	for _, s := range f.Services {
 		if slices.ContainsFunc(c.Services, func(o Service) bool { return o.Name == s.Name }) {
-			d.fail(s.Range, "service %q stands twice", s.Name)
+			d.fail(s.Range, "service %q is defined twice: remove or rename one block", s.Name)
 		}
 		one := d.service(&s, c)
 		one.Counted = c.Tenants.boundsTokens()
@@ -147,20 +147,20 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 			MaxQueue: or(one.MaxQueue, 0)}
 		t.TokensPerMinute[name] = or(one.Tokens, 0)
 		if tokens := t.TokensPerMinute[name]; !(tokens >= 0 && tokens <= 1e12) {
-			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no bound",
+			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no limit",
 				one.Name, tokens)
 		}
 		if l := t.Limits[name]; !(l.Weight > 0) || math.IsInf(l.Weight, 0) || l.MaxActive < 0 || l.MaxQueue < 0 {
-			d.fail(one.Range, "tenant %q: weight must be above 0, max_active and max_queue not negative", one.Name)
+			d.fail(one.Range, "tenant %q: weight must be above 0, and max_active and max_queue must not be negative", one.Name)
 		}
 		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
 		t.Declares[name] = or(one.Declares, false)
 		for _, key := range one.Keys {
 			if !sha256hex.MatchString(key) {
-				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is no SHA-256 in lower-case hex", one.Name)
+				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is not a SHA-256 hash in lower-case hex", one.Name)
 			}
 			if other, taken := t.Keys[key]; taken && other != one.Name {
-				d.fail(one.Range, "tenant %q: a key of key_sha256 is that of tenant %q too", one.Name, other)
+				d.fail(one.Range, "tenant %q: tenant %q has the same key in key_sha256: remove it from one of them", one.Name, other)
 			}
 			t.Keys[key] = one.Name
 		}

@@ -27,7 +27,7 @@ func (c *Config) Check() error {
 func (d *decoder) listeners(f *fileBody, c *Config, top hcl.Range) {
 	for i, name := range c.Priorities {
 		if name == "" || slices.Contains(c.Priorities[:i], name) {
-			d.fail(top, "priorities has %q twice or empty: want different names", name)
+			d.fail(top, "priorities has %q, which is empty or a duplicate: want different names", name)
 		}
 	}
 	at, admin := top, top
@@ -50,7 +50,7 @@ func (d *decoder) listeners(f *fileBody, c *Config, top hcl.Range) {
 		}
 	}
 	if _, port, _ := net.SplitHostPort(c.Admin); c.Admin == c.Listen.Address && port != "0" {
-		d.fail(admin, "the admin address is %s, that of the public listener: want another", c.Admin)
+		d.fail(admin, "the admin address %s is also the address of the public listener: want another", c.Admin)
 	}
 }
 
@@ -75,7 +75,7 @@ func (d *decoder) reachable(blocks []serviceBody, services []Service) {
 		}
 		if hidden && !named(s.Name, services) {
 			d.fail(blocks[i].Range,
-				"service %q: no request can reach it, as service %q has the same routes and stands before it",
+				"service %q: no request can reach it, because the earlier service %q has the same routes",
 				s.Name, other)
 		}
 	}
@@ -133,7 +133,7 @@ func (d *decoder) numbers(b *serviceBody) {
 			if rest := strings.TrimPrefix(host, "*."); rest == "" || strings.ContainsAny(rest, "*/: ") {
 				d.fail(b.Range,
 					"service %q: hosts has %q: want a name such as \"models.example.org\" or \"*.example.org\"; "+
-						"leave hosts out for any", b.Name, host)
+						"omit hosts to match every host", b.Name, host)
 			}
 		}
 	}

@@ -27,7 +27,7 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	s.Engine = d.engine(b.Engine)
 	s.Session = textproto.CanonicalMIMEHeaderKey(or(b.Session, "X-Session-Id"))
 	if s.Engine.Salt && s.Upstream.Stream {
-		d.fail(b.Range, "service %q: cache_salt needs the body before it is sent: leave out request_body = \"stream\"",
+		d.fail(b.Range, "service %q: cache_salt needs the whole body before it is sent: remove request_body = \"stream\"",
 			b.Name)
 	}
 	s.Fallback, s.Model = or(b.Fallback, ""), or(b.Model, "")
@@ -133,11 +133,11 @@ func (d *decoder) replicas(blocks []replicaBody, at hcl.Range) []Replica {
 			Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.Longest, 0)}
 		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 || one.KVTokens < 0 || one.MaxPrompt < 0 {
 			d.fail(at,
-				"replica %s: slots and slices must be at least 1, and weight, kv_tokens and max_model_len not negative",
+				"replica %s: slots and slices must be at least 1, and weight, kv_tokens and max_model_len must not be negative",
 				one.Address)
 		}
 		if slices.ContainsFunc(out, func(o Replica) bool { return o.Address == one.Address }) {
-			d.fail(at, "replica %s stands twice", one.Address)
+			d.fail(at, "replica %s is defined twice: remove one block", one.Address)
 		}
 		out = append(out, one)
 	}

@@ -238,7 +238,7 @@ func (r *Registrar) reachable(ctx context.Context, address, token string) (strin
 	}
 	agent := self.Member.Addr
 	if agent == "" {
-		return "", fmt.Errorf("the Consul agent does not report its address: set listen.address to a specific one")
+		return "", fmt.Errorf("the Consul agent does not report its address: set listen.address to a specific address")
 	}
 	return net.JoinHostPort(agent, port), nil
 }

@@ -53,7 +53,7 @@ func (r *Registry) Members(ctx context.Context, set func([]peers.Member)) {
 			set(found)
 		}, err
 	}, func(err error) {
-		r.Log.Warn("cannot read the gateways from Consul; keeping the last ones", "error", err)
+		r.Log.Warn("cannot read the gateways from Consul; keeping the last known ones", "error", err)
 	})
 }
 

@@ -129,14 +129,14 @@ func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
 	for {
 		if info, err := os.Stat(f.Path); err != nil {
 			if seen != nil {
-				f.Log.Warn("cannot read replicas_file; keeping the last replicas", "error", err)
+				f.Log.Warn("cannot read replicas_file; keeping the last known replicas", "error", err)
 			}
 			seen = nil
 		} else if seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() ||
 			!os.SameFile(info, seen) {
 			seen = info
 			if replicas, err := config.Replicas(f.Path); err != nil {
-				f.Log.Warn("replicas_file is invalid; keeping the last replicas", "error", err)
+				f.Log.Warn("replicas_file is invalid; keeping the last known replicas", "error", err)
 			} else {
 				set(static(replicas))
 			}

@@ -69,7 +69,7 @@ var ErrBusy = errors.New("the engine has requests in progress")
 func (m *SleepMode) Sleep(ctx context.Context, replica string) error {
 	switch state, err := m.load(ctx, replica); {
 	case err != nil:
-		return fmt.Errorf("%w, or may have some: %w", ErrBusy, err)
+		return fmt.Errorf("%w, or its load is unknown: %w", ErrBusy, err)
 	case max(state.Running, 0)+max(state.Waiting, 0) > 0:
 		return ErrBusy
 	}

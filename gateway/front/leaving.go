@@ -38,7 +38,7 @@ func watch() (*leaving, error) {
 
 func (l *leaving) close() { l.file.Close() }
 
-var errNoSocket = errors.New("the connection is no socket")
+var errNoSocket = errors.New("the connection is not a socket")
 
 // add watches a connection until it is closed.
 func (l *leaving) add(c *conn) (token uint64, err error) {

@@ -107,7 +107,7 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 			case c := <-once:
 				return c, nil
 			default:
-				return nil, errors.New("the connection was used up")
+				return nil, errors.New("the connection has ended")
 			}
 		}))
 	if err != nil {
@@ -346,10 +346,10 @@ func (h *Hub) compare(with ownership.ID, load talk.Load, own uint64) {
 	h.mu.Unlock()
 	switch {
 	case changed && differs:
-		h.options.Log.Warn("a gateway has another configuration of a service; that of the owner is in force",
+		h.options.Log.Warn("another gateway configures a service differently; the owner's configuration is in force",
 			"gateway", with, "service", load.Service)
 	case changed:
-		h.options.Log.Info("a gateway has the same configuration of a service again", "gateway", with,
+		h.options.Log.Info("another gateway configures a service the same way again", "gateway", with,
 			"service", load.Service)
 	}
 }

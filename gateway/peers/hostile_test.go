@@ -195,7 +195,7 @@ func TestOnlyGatewaysAreHeard(t *testing.T) {
 		identity  Identity
 		said, own string // in the gateways' logs, and in the stranger's
 	}{
-		{"another authority", certificate(t, theirs, later), "certificate of the other gateway is refused: x509: certificate signed by unknown authority", "signed by unknown authority"},
+		{"another authority", certificate(t, theirs, later), "cannot verify the certificate of the other gateway: x509: certificate signed by unknown authority", "signed by unknown authority"},
 		{"expired", certificate(t, ours, time.Now().Add(-time.Second)), "the certificate of the other gateway expired at ", "the certificate of this gateway expired at "},
 		{"none", nil, "first record does not look like a TLS handshake", ""},
 	} {

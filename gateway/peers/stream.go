@@ -39,13 +39,13 @@ func (codec) Marshal(v any) ([]byte, error) {
 	if f, ok := v.(*frame); ok {
 		return f.b, nil
 	}
-	return nil, errors.New("peers: no frame")
+	return nil, errors.New("peers: the message is not a frame")
 }
 
 func (codec) Unmarshal(b []byte, v any) error {
 	f, ok := v.(*frame)
 	if !ok {
-		return errors.New("peers: no frame")
+		return errors.New("peers: the message is not a frame")
 	}
 	f.b = append(f.b[:0], b...)
 	return nil

@@ -43,7 +43,7 @@ func (f Files) Roots(context.Context, bool) (*x509.CertPool, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("peers: ca_file: %s holds no PEM certificate", f.CA)
+		return nil, fmt.Errorf("peers: ca_file: %s has no PEM certificate", f.CA)
 	}
 	return roots, nil
 }
@@ -92,7 +92,7 @@ func Secure(i Identity) *Security {
 // verify checks the certificates of the other end.
 func verify(ctx context.Context, i Identity, given []*x509.Certificate, now time.Time) error {
 	if len(given) == 0 {
-		return errors.New("peers: the other gateway has no certificate")
+		return errors.New("peers: the other gateway sent no certificate")
 	}
 	if err := lasts("the other gateway", given[0], now); err != nil {
 		return err
@@ -112,7 +112,7 @@ func verify(ctx context.Context, i Identity, given []*x509.Certificate, now time
 		case err == nil:
 			return i.Check(given[0])
 		case fresh || !errors.As(err, new(x509.UnknownAuthorityError)):
-			return fmt.Errorf("peers: the certificate of the other gateway is refused: %w", err)
+			return fmt.Errorf("peers: cannot verify the certificate of the other gateway: %w", err)
 		}
 	}
 	return nil

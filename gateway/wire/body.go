@@ -202,13 +202,13 @@ func (b *body) line(longest int) ([]byte, error) {
 		text := c.buf[c.r:c.w]
 		if end := bytes.IndexByte(text, '\n'); end >= 0 {
 			if end == 0 || end > longest || text[end-1] != '\r' {
-				return nil, malformed("a chunk's size is not a line")
+				return nil, malformed("a line with a chunk's size or a trailer is too long or does not end with CR LF")
 			}
 			c.r += end + 1
 			return text[:end-1], nil
 		}
 		if len(text) > longest {
-			return nil, malformed("a chunk's size is not a line")
+			return nil, malformed("a line with a chunk's size or a trailer is too long or does not end with CR LF")
 		}
 		if err := c.fill(len(c.buf)); err != nil {
 			return nil, unexpected(err)
@@ -222,11 +222,11 @@ func parseSize(line []byte) (int64, error) {
 	if end := bytes.IndexAny(line, "; \t"); end >= 0 {
 		digits = line[:end]
 		if rest := bytes.TrimLeft(line[end:], " \t"); len(rest) > 0 && rest[0] != ';' {
-			return 0, malformed("a chunk's size is %.20q", line)
+			return 0, malformed("a chunk has the invalid size %.20q", line)
 		}
 	}
 	if len(digits) == 0 || len(digits) > 15 || !field.IsValue(line) {
-		return 0, malformed("a chunk's size is %.20q", line)
+		return 0, malformed("a chunk has the invalid size %.20q", line)
 	}
 	size := int64(0)
 	for _, c := range digits {
@@ -238,7 +238,7 @@ func parseSize(line []byte) (int64, error) {
 		case c >= 'A' && c <= 'F':
 			c -= 'A' - 10
 		default:
-			return 0, malformed("a chunk's size is %.20q", line)
+			return 0, malformed("a chunk has the invalid size %.20q", line)
 		}
 		size = size<<4 | int64(c)
 	}

@@ -65,7 +65,7 @@ func (c *conn) informed(a *answer) error {
 		c.sending.signal(true)
 	}
 	if a.body.kind != none || a.body.unclear {
-		return malformed("status %d with a body", a.StatusCode)
+		return malformed("it has status %d and a body", a.StatusCode)
 	}
 	if trace := httptrace.ContextClientTrace(c.ctx); trace != nil && trace.Got1xxResponse != nil {
 		return trace.Got1xxResponse(a.StatusCode, textproto.MIMEHeader(a.Header))
@@ -145,15 +145,15 @@ func parseStatus(a *answer, line []byte, lines *lines) error {
 	case bytes.HasPrefix(line, []byte("HTTP/1.0 ")):
 		a.Proto, a.ProtoMajor, a.ProtoMinor = "HTTP/1.0", 1, 0
 	default:
-		return malformed("it begins %.20q", line)
+		return malformed("it begins with %.20q", line)
 	}
 	code := line[len("HTTP/1.1 "):]
 	if len(code) < 3 || len(code) > 3 && code[3] != ' ' || !field.IsValue(code) {
-		return malformed("it begins %.20q", line)
+		return malformed("it begins with %.20q", line)
 	}
 	for _, digit := range code[:3] {
 		if digit < '0' || digit > '9' {
-			return malformed("it begins %.20q", line)
+			return malformed("it begins with %.20q", line)
 		}
 		a.StatusCode = 10*a.StatusCode + int(digit-'0')
 	}
@@ -206,7 +206,7 @@ func (a *answer) length() (length int64, chunked bool, err error) {
 	case chunked && (len(coding) != 1 || !strings.EqualFold(coding[0], "chunked") || a.ProtoMinor == 0):
 		return 0, false, malformed("its Transfer-Encoding is %.40q", coding)
 	case counted && len(lengths) != 1:
-		return 0, false, malformed("it has %d Content-Lengths", len(lengths))
+		return 0, false, malformed("it has %d Content-Length headers", len(lengths))
 	case counted:
 		n, err := strconv.ParseUint(lengths[0], 10, 63)
 		if err != nil || lengths[0][0] == '+' {
@@ -232,7 +232,7 @@ func (a *answer) announce() error {
 				continue
 			}
 			if framing[name] {
-				return malformed("its Trailer names %.40q", name)
+				return malformed("its Trailer header names %.40q, which cannot be in a trailer", name)
 			}
 			if a.Trailer == nil {
 				a.Trailer = http.Header{}

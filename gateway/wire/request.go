@@ -205,7 +205,7 @@ var framing = map[string]bool{"Content-Length": true, "Transfer-Encoding": true,
 
 func appendFields(b []byte, name string, values []string) ([]byte, error) {
 	if !field.IsToken(name) {
-		return b, fmt.Errorf("%w: %q is no name of a header", ErrRequest, name)
+		return b, fmt.Errorf("%w: %q is not a valid header name", ErrRequest, name)
 	}
 	for _, v := range values {
 		if !field.IsValue(v) {
@@ -229,7 +229,7 @@ type sending struct {
 	err     error
 }
 
-var errNotWanted = errors.New("the replica answered without the body")
+var errNotWanted = errors.New("the replica answered without waiting for the body")
 
 func (s *sending) run() {
 	defer close(s.done)
