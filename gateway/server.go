@@ -193,8 +193,8 @@ func (s *Server) bound(public net.Listener) net.Listener {
 	files := fileLimit()
 	connections := connectionsFor(files, l.MaxConnections)
 	if connections < l.MaxConnections {
-		s.log.Warn("the limit of open files is too low for max_connections; accepting fewer connections", "nofile", files,
-			"max_connections", l.MaxConnections, "accepted", connections)
+		s.log.Warn("the limit of open files is too low for max_connections; accepting fewer connections",
+			"nofile", files, "max_connections", l.MaxConnections, "accepted", connections)
 	}
 	bounded := shortageListener{conn.Bounded(public, connections, l.WriteTimeout), s.short}
 	switch {

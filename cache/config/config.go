@@ -277,7 +277,8 @@ func (p *Peer) check() error {
 	case err != nil || host == "" || port == "" || port == "0" || net.ParseIP(host).IsUnspecified():
 		return fmt.Errorf("peer.advertise is %q: want the host:port at which other nodes reach this one", p.Advertise)
 	case p.Insecure && p.CA+p.Cert+p.Key != "":
-		return errors.New("peer.insecure cannot be combined with ca_file, cert_file or key_file: remove one or the other")
+		return errors.New("peer.insecure cannot be combined with ca_file, cert_file or key_file: " +
+			"remove one or the other")
 	case !p.Insecure && (p.CA == "" || p.Cert == "" || p.Key == ""):
 		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a " +
 			"trusted network")

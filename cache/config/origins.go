@@ -202,7 +202,8 @@ func (s *S3) check() error {
 	case s.CredentialsFile != "" && !filepath.IsAbs(s.CredentialsFile):
 		return fmt.Errorf("%s.credentials_file is %q: want an absolute path", key, s.CredentialsFile)
 	case s.Anonymous && (s.CredentialsFile != "" || len(s.Namespaces) > 0):
-		return fmt.Errorf("%s.anonymous cannot be combined with credentials_file or namespaces: remove one or the other", key)
+		return fmt.Errorf("%s.anonymous cannot be combined with credentials_file or namespaces: "+
+			"remove one or the other", key)
 	case !s.Anonymous && len(s.Namespaces) == 0:
 		return fmt.Errorf("%s.namespaces is missing: name the Nomad namespaces whose tasks may use these "+
 			"credentials, [\"*\"] for all, or set anonymous = true", key)

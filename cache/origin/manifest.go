@@ -166,7 +166,8 @@ func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 			if d.Digest == "" && i == 0 {
 				continue
 			}
-			return nil, fmt.Errorf("%w: the manifest of %s has a part without a SHA-256 digest or size", ErrNotFound, name)
+			return nil, fmt.Errorf("%w: the manifest of %s has a part without a SHA-256 digest or size", ErrNotFound,
+				name)
 		}
 		f := blobFile(name, d)
 		m.Blobs = append(m.Blobs, f)

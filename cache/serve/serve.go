@@ -36,7 +36,8 @@ func (s Sender) File(w http.ResponseWriter, r *http.Request, t fetch.Target, eta
 	}
 	reader, err := s.Cache.Open(r.Context(), t, from, to)
 	if errors.Is(err, store.ErrNoRoom) {
-		s.Log.Warn("cannot keep a file in the cache; passing it through from its origin", "path", r.URL.Path, "error", err)
+		s.Log.Warn("cannot keep a file in the cache; passing it through from its origin", "path", r.URL.Path,
+			"error", err)
 		return s.pass(w, r, t, from, to, partial)
 	}
 	if err != nil {

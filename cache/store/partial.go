@@ -180,7 +180,8 @@ func (s *Store) fits(size int64) error {
 		most = min(most, s.o.Capacity)
 	}
 	if size > most {
-		return fmt.Errorf("%w: the object has %d bytes, and the cache can hold at most %d", ErrNoRoom, size, max(most, 0))
+		return fmt.Errorf("%w: the object has %d bytes, and the cache can hold at most %d", ErrNoRoom, size,
+			max(most, 0))
 	}
 	return nil
 }

@@ -273,7 +273,8 @@ func (s *Store) room(need int64) error {
 	}
 	victims, ok := blob.Evict(s.entries(), missing)
 	if !ok {
-		return fmt.Errorf("%w: %d bytes are needed, and the %d bytes that are missing cannot be freed", ErrNoRoom, need, missing)
+		return fmt.Errorf("%w: %d bytes are needed, and the %d bytes that are missing cannot be freed", ErrNoRoom, need,
+			missing)
 	}
 	for _, id := range victims {
 		if err := s.evict(id); err != nil {

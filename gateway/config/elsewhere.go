@@ -21,7 +21,8 @@ func (d *decoder) elsewhere(bodies []serviceBody, services []Service) {
 			case to == nil || s.To == b.Name:
 				d.fail(p.Range, "service %q: split to %q: want the name of another service block", b.Name, s.To)
 			case len(to.Splits) > 0:
-				d.fail(p.Range, "service %q: split to %q, which has split blocks itself: want a service without them", b.Name, s.To)
+				d.fail(p.Range, "service %q: split to %q, which has split blocks itself: want a service without them",
+					b.Name, s.To)
 			}
 			if sum += s.Percent; !(s.Percent > 0 && sum <= 100) {
 				d.fail(p.Range, "service %q: percent is %g: want more than 0, and a sum of at most 100 for all splits",

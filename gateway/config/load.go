@@ -151,16 +151,19 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 				one.Name, tokens)
 		}
 		if l := t.Limits[name]; !(l.Weight > 0) || math.IsInf(l.Weight, 0) || l.MaxActive < 0 || l.MaxQueue < 0 {
-			d.fail(one.Range, "tenant %q: weight must be above 0, and max_active and max_queue must not be negative", one.Name)
+			d.fail(one.Range, "tenant %q: weight must be above 0, and max_active and max_queue must not be negative",
+				one.Name)
 		}
 		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
 		t.Declares[name] = or(one.Declares, false)
 		for _, key := range one.Keys {
 			if !sha256hex.MatchString(key) {
-				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is not a SHA-256 hash in lower-case hex", one.Name)
+				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is not a SHA-256 hash in lower-case hex",
+					one.Name)
 			}
 			if other, taken := t.Keys[key]; taken && other != one.Name {
-				d.fail(one.Range, "tenant %q: tenant %q has the same key in key_sha256: remove it from one of them", one.Name, other)
+				d.fail(one.Range, "tenant %q: tenant %q has the same key in key_sha256: remove it from one of them",
+					one.Name, other)
 			}
 			t.Keys[key] = one.Name
 		}

@@ -27,8 +27,8 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	s.Engine = d.engine(b.Engine)
 	s.Session = textproto.CanonicalMIMEHeaderKey(or(b.Session, "X-Session-Id"))
 	if s.Engine.Salt && s.Upstream.Stream {
-		d.fail(b.Range, "service %q: cache_salt needs the whole body before it is sent: remove request_body = \"stream\"",
-			b.Name)
+		d.fail(b.Range,
+			"service %q: cache_salt needs the whole body before it is sent: remove request_body = \"stream\"", b.Name)
 	}
 	s.Fallback, s.Model = or(b.Fallback, ""), or(b.Model, "")
 	for _, p := range b.Splits {
@@ -133,7 +133,8 @@ func (d *decoder) replicas(blocks []replicaBody, at hcl.Range) []Replica {
 			Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.Longest, 0)}
 		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 || one.KVTokens < 0 || one.MaxPrompt < 0 {
 			d.fail(at,
-				"replica %s: slots and slices must be at least 1, and weight, kv_tokens and max_model_len must not be negative",
+				"replica %s: slots and slices must be at least 1, and "+
+					"weight, kv_tokens and max_model_len must not be negative",
 				one.Address)
 		}
 		if slices.ContainsFunc(out, func(o Replica) bool { return o.Address == one.Address }) {

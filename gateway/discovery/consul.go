@@ -49,7 +49,8 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			return
 		}
 		if err != nil {
-			c.Log.Warn("Consul does not answer; keeping the last known replicas", "service", c.Source.Service, "error", err)
+			c.Log.Warn("Consul does not answer; keeping the last known replicas", "service", c.Source.Service,
+				"error", err)
 			index = 0 // a restarted Consul may have lower indices
 			failed.wait(ctx)
 			continue

@@ -46,7 +46,8 @@ func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 			return
 		}
 		if err != nil {
-			n.Log.Warn("Nomad does not answer; keeping the last known replicas", "service", n.Source.Service, "error", err)
+			n.Log.Warn("Nomad does not answer; keeping the last known replicas", "service", n.Source.Service,
+				"error", err)
 			index = 0
 			failed.wait(ctx)
 			continue

@@ -31,7 +31,8 @@ func (h *Hub) claim(name string, l *line.Shared) {
 		ok, err := h.options.Registry.Swap(ctx, name, old, next)
 		switch {
 		case err != nil:
-			h.options.Log.Warn("cannot claim a service; trying again when Consul answers", "service", name, "error", err)
+			h.options.Log.Warn("cannot claim a service; trying again when Consul answers", "service", name,
+				"error", err)
 			h.mu.Lock()
 			h.consul = false // until Consul answers again
 			h.mu.Unlock()
