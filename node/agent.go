@@ -309,7 +309,7 @@ func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	}
 	n, _, err := a.nomad.Nodes().Info(a.conf.NodeID, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return seen, fmt.Errorf("node %s in Nomad: %w", a.conf.NodeID, err)
+		return seen, fmt.Errorf("cannot read node %s in Nomad: %w", a.conf.NodeID, err)
 	}
 	seen.Class, seen.Name = n.NodeClass, n.Name
 	if seen.Node, err = ofNode(ctx, a.nomad, n); err != nil {
@@ -372,11 +372,11 @@ func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 func (a *Agent) lock() (unlock func(), err error) {
 	dir := a.conf.Root.Path(a.conf.Dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("the state's folder: %w", err)
+		return nil, fmt.Errorf("cannot use the state folder: %w", err)
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("the state's folder: %w", err)
+		return nil, fmt.Errorf("cannot use the state folder: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
@@ -393,7 +393,7 @@ func (a *Agent) load() (s driver.State, err error) {
 		return driver.State{Phase: driver.Current}, nil
 	}
 	if err != nil {
-		return s, fmt.Errorf("the state: %w", err)
+		return s, fmt.Errorf("cannot read the state: %w", err)
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
 		return s, fmt.Errorf("the state in %s is damaged: %w; "+
@@ -418,7 +418,7 @@ func (a *Agent) saveState(s driver.State) error {
 		return err
 	}
 	if err := writeWhole(a.stateFile(), text); err != nil {
-		return fmt.Errorf("the state: %w", err)
+		return fmt.Errorf("cannot save the state: %w", err)
 	}
 	a.state = s
 	return nil

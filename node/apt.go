@@ -74,7 +74,7 @@ func (a apt) arguments(p driver.Plan, args ...string) ([]string, error) {
 	own := a.root.TextOr("", "/etc/apt/preferences")
 	path := filepath.Join(a.dir, "preferences")
 	if err := os.WriteFile(a.root.Path(path), []byte(driver.Preferences(p)+own+"\n"), 0o644); err != nil {
-		return nil, fmt.Errorf("the folder for packages: %w", err)
+		return nil, fmt.Errorf("cannot write the folder for packages: %w", err)
 	}
 	args = append([]string{"-o", "Dir::Etc::Preferences=" + path}, args...)
 	return a.get("install", append(args, asked(p)...)...), nil
@@ -83,7 +83,7 @@ func (a apt) arguments(p driver.Plan, args ...string) ([]string, error) {
 // fetch downloads all packages that the plan and a rollback need. It changes only its directory.
 func (a apt) fetch(ctx context.Context, s driver.State) error {
 	if err := os.MkdirAll(filepath.Join(a.root.Path(a.dir), "partial"), 0o755); err != nil {
-		return fmt.Errorf("the folder for packages: %w", err)
+		return fmt.Errorf("cannot write the folder for packages: %w", err)
 	}
 	if err := a.simulate(ctx, s.Plan); err != nil {
 		return err
@@ -97,19 +97,19 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 		}
 		if err := a.download(ctx, pin); err != nil && !s.Want.AllowNoRollback {
 			return fmt.Errorf("the installed package %s cannot be downloaded, so a rollback would "+
-				"not be possible (%w): put it into %s, or set allow_no_rollback", pin, err,
+				"not be possible (%w): put its file into %s, or set allow_no_rollback", pin, err,
 				a.root.Path(a.dir))
 		}
 	}
 	if _, err := a.planned(ctx, s.Plan, "--download-only"); err != nil {
-		return fmt.Errorf("the packages cannot be downloaded: %w", err)
+		return fmt.Errorf("cannot download the packages: %w", err)
 	}
 	// apt-get leaves packages of a source on the host's disk where they are. Copy these, too,
 	// because the next change needs them for a rollback.
 	for _, pin := range s.Plan.Install {
 		if a.file(pin) == "" {
 			if err := a.download(ctx, pin); err != nil {
-				return fmt.Errorf("the packages cannot be downloaded: %w", err)
+				return fmt.Errorf("cannot download the packages: %w", err)
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 func (a apt) simulate(ctx context.Context, p driver.Plan) error {
 	simulated, err := a.planned(ctx, p, "-s")
 	if err != nil {
-		return fmt.Errorf("apt cannot install it: %w", err)
+		return fmt.Errorf("apt cannot install the planned packages: %w", err)
 	}
 	if refusal := driver.CheckSimulation(simulated, p.Vendor); refusal != nil {
 		return refusal
@@ -238,7 +238,7 @@ func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Packag
 		before[pin.Name] = true
 		file := a.file(pin)
 		if file == "" {
-			return fmt.Errorf("the file of %s is not in %s", pin, a.root.Path(a.dir))
+			return fmt.Errorf("the package file of %s is missing in %s", pin, a.root.Path(a.dir))
 		}
 		files = append(files, file)
 	}
@@ -290,7 +290,7 @@ func (a apt) hold(ctx context.Context, v gpu.Vendor) error {
 		return nil
 	}
 	if _, err := a.root.Output(ctx, "apt-mark", args...); err != nil {
-		return fmt.Errorf("packages cannot be held: %w", err)
+		return fmt.Errorf("cannot hold the driver's packages: %w", err)
 	}
 	return nil
 }

@@ -286,7 +286,7 @@ func TestWhatEndsBeforeItBegins(t *testing.T) {
 	s := r.planned()
 	t.Run("a mirror that fails", func(t *testing.T) {
 		r.must(os.Rename(r.Repository+"/nvidia-smi_"+newer+"-1_amd64.deb", r.Repository+"/away"))
-		if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "the packages cannot be downloaded") {
+		if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "cannot download the packages") {
 			t.Errorf("%v", err)
 		}
 		r.must(os.Rename(r.Repository+"/away", r.Repository+"/nvidia-smi_"+newer+"-1_amd64.deb"))

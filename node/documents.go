@@ -131,14 +131,15 @@ func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, err
 }
 
 // ErrDocument is the error of a document that cannot be parsed.
-var ErrDocument = errors.New("a document in Consul cannot be understood")
+var ErrDocument = errors.New("a document in Consul is invalid")
 
 // ResetSlots replaces a document of slots that cannot be parsed by an empty one. Nodes with a
 // change in progress take their slots again. It refuses if the document can be parsed.
 func (d Documents) ResetSlots(ctx context.Context) error {
 	_, index, err := d.Slots(ctx)
 	if err == nil {
-		return fmt.Errorf("the slots can be read: nothing was changed; free the slot of one node with -free=<node>")
+		return fmt.Errorf("the document of slots is valid: nothing was changed; free the slot of one node with " +
+			"-free=<node>")
 	}
 	if !errors.Is(err, ErrDocument) {
 		return err

@@ -41,7 +41,7 @@ func ofNode(ctx context.Context, client *nomad.Client, n *nomad.Node) (driver.No
 	}
 	allocs, _, err := client.Nodes().Allocations(n.ID, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return out, fmt.Errorf("allocations of node %s in Nomad: %w", n.ID, err)
+		return out, fmt.Errorf("cannot read the allocations of node %s in Nomad: %w", n.ID, err)
 	}
 	for _, a := range allocs {
 		if !stays(a) && (a.ClientStatus == nomad.AllocClientStatusRunning ||

@@ -38,7 +38,7 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	case s.historyReads <- struct{}{}:
 		defer func() { <-s.historyReads }()
 	case <-ctx.Done():
-		answer(w, http.StatusServiceUnavailable, problem{"Prometheus is slow and many browsers ask it: try again"})
+		answer(w, http.StatusServiceUnavailable, problem{"too many browsers wait for Prometheus: try again"})
 		return
 	}
 	series, err := s.o.History.Of(ctx, r.FormValue("service"), span, time.Now())

@@ -26,7 +26,7 @@ func TestLooksAtPrometheusAreBounded(t *testing.T) {
 	stop()
 	answer := httptest.NewRecorder()
 	s.serveHistory(answer, httptest.NewRequestWithContext(over, http.MethodGet, "/v1/history?service=chat&seconds=600", nil))
-	if answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), "Prometheus is slow and many browsers ask it") || asked {
+	if answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), "too many browsers wait for Prometheus") || asked {
 		t.Errorf("%d %s, asked: %v", answer.Code, answer.Body, asked)
 	}
 }

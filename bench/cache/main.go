@@ -38,15 +38,15 @@ func (s settings) linkTime() time.Duration {
 
 func main() {
 	s := settings{}
-	flag.IntVar(&s.nodes, "nodes", 8, "caches")
+	flag.IntVar(&s.nodes, "nodes", 8, "number of caches")
 	flag.IntVar(&s.mib, "mib", 192, "size of the model, in MiB")
-	flag.IntVar(&s.mbit, "mbit", 200, "bound of each link in each direction, in Mbit/s")
-	flag.StringVar(&s.program, "aliquot", "", "the aliquot program; built where not given")
-	flag.StringVar(&s.only, "only", "", "one of the runs: together, killed, alone, s3 or oci; all where not given")
-	flag.BoolVar(&s.insecure, "insecure", false, "let the caches talk without TLS")
-	flag.StringVar(&s.kind, "kind", "hf", "internal: with -origin, what it is")
-	origin := flag.String("origin", "", "internal: be the origin on this host")
-	get := flag.String("get", "", "internal: read a URL and print how long that took")
+	flag.IntVar(&s.mbit, "mbit", 200, "speed of each link in each direction, in Mbit/s")
+	flag.StringVar(&s.program, "aliquot", "", "path of the aliquot program; built if empty")
+	flag.StringVar(&s.only, "only", "", "one of the runs: together, killed, alone, s3 or oci; all if empty")
+	flag.BoolVar(&s.insecure, "insecure", false, "connect the caches without TLS")
+	flag.StringVar(&s.kind, "kind", "hf", "internal: with -origin, the kind of origin")
+	origin := flag.String("origin", "", "internal: serve as the origin at this host")
+	get := flag.String("get", "", "internal: read a URL and print the time")
 	files := flag.String("files", "", "internal: serve this directory's files")
 	host := flag.String("host", "127.0.0.1", "internal: with -files, the host to listen on")
 	flag.Parse()

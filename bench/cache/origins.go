@@ -54,7 +54,7 @@ func firstModel(i int) string { return fmt.Sprintf("bench/first-%d", i) }
 func beOrigin(ctx context.Context, kind, host string, size int64) error {
 	k, ok := kinds[kind]
 	if !ok {
-		return fmt.Errorf("there is no origin of the kind %q", kind)
+		return fmt.Errorf("unknown kind of origin %q", kind)
 	}
 	return k.be(ctx, host, hubtest.Bytes(1, int(size)))
 }

@@ -16,16 +16,16 @@ import (
 
 func main() {
 	var o options
-	flag.StringVar(&o.gateway, "aliquot", "", "the aliquot program; built when empty")
+	flag.StringVar(&o.gateway, "aliquot", "", "path of the aliquot program; built if empty")
 	flag.IntVar(&o.seeds, "seeds", 3, "sequences of calls for each load")
 	flag.DurationVar(&o.length, "length", 40*time.Second, "length of each sequence")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of the overhead measurement that count")
+	flag.IntVar(&o.rounds, "rounds", 5, "measured rounds of the overhead measurement")
 	flag.IntVar(&o.busy, "busy", 0, "busy loops to run beside the measurement")
 	flag.StringVar(&o.trace, "trace", "../shared/data/traces/azure2023_code.csv", "trace for -replay")
-	flag.Float64Var(&o.speed, "speed", 60, "how much faster than it happened the trace is played")
-	only := flag.String("only", "", "race, overhead, replay or sim; all but sim when empty")
+	flag.Float64Var(&o.speed, "speed", 60, "factor by which the replay of the trace is faster than real time")
+	only := flag.String("only", "", "race, overhead, replay or sim; all except sim if empty")
 	serve := flag.String("serve", "",
-		"internal: be a busy loop, or the plain proxy or the backend of the overhead measurement")
+		"internal: run as a busy loop, or as the plain proxy or the backend of the overhead measurement")
 	flag.Parse()
 	var err error
 	if *serve != "" {

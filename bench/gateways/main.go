@@ -18,11 +18,11 @@ import (
 
 func main() {
 	var o options
-	flag.StringVar(&o.gateway, "aliquot", "", "the aliquot program; built when empty")
+	flag.StringVar(&o.gateway, "aliquot", "", "path of the aliquot program; built if empty")
 	flag.IntVar(&o.seeds, "seeds", 2, "sequences of requests for each load")
 	flag.DurationVar(&o.length, "length", 20*time.Second, "length of each sequence")
-	flag.IntVar(&o.rounds, "rounds", 5, "rounds of the measurement of added time")
-	only := flag.String("only", "", "race, added, decisions or cells; all when empty")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds of the measurement of the added time")
+	only := flag.String("only", "", "race, added, decisions or cells; all if empty")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

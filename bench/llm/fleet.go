@@ -35,7 +35,7 @@ func fleetOf(name string) (fleet, error) {
 			return f, nil
 		}
 	}
-	return fleet{}, fmt.Errorf("no fleet %q: want mixed, slices, equal, big64, one or four", name)
+	return fleet{}, fmt.Errorf("unknown fleet %q: want mixed, slices, equal, big64, one or four", name)
 }
 
 // replicas starts the engines of a fleet.

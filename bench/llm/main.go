@@ -37,31 +37,34 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.traces, "traces", "../shared/data/traces", "folder of the traces")
-	traceList := flag.String("trace", "conversation", "traces, by comma: conversation, azure-conv, azure-code")
+	traceList := flag.String("trace", "conversation",
+		"traces, separated by commas: conversation, azure-conv, azure-code")
 	fleetList := flag.String("fleet", "mixed,slices,equal,big64",
-		"fleets, by comma: mixed, slices, equal, big64, one, four")
-	loadList := flag.String("load", "", "loads, by comma; empty means those that the fleet is judged at")
-	policyList := flag.String("policy", "", "policies, by comma; empty means all: "+strings.Join(policyNames(), ", "))
-	flag.IntVar(&o.seeds, "seeds", 3, "places of the trace to start from")
+		"fleets, separated by commas: mixed, slices, equal, big64, one, four")
+	loadList := flag.String("load", "", "loads, separated by commas; if empty, the loads at which the fleet is judged")
+	policyList := flag.String("policy", "",
+		"policies, separated by commas; all if empty: "+strings.Join(policyNames(), ", "))
+	flag.IntVar(&o.seeds, "seeds", 3, "number of starting points in the trace")
 	flag.IntVar(&o.requests, "requests", 0, "requests of a replay; 0 means 6000, and 10,000 in front of 64 replicas")
-	flag.BoolVar(&o.poisson, "poisson", false, "arrivals drawn at random in place of the recorded ones")
+	flag.BoolVar(&o.poisson, "poisson", false, "draw arrivals at random instead of using the recorded ones")
 	flag.BoolVar(&o.onWire, "wire", false,
-		"play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), "+
-			"beside their simulations")
+		"replay the requests in real time through the gateway, HAProxy and nginx (which must be on PATH), "+
+			"and compare with their simulations")
 	flag.Float64Var(&o.speedup, "speedup", 1,
-		"with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
+		"with -wire, factor by which the replay is faster than real time; 1 keeps the gateway's own times in "+
+			"proportion")
 	flag.IntVar(&o.how.gateways, "gateways", 1,
-		"gateways of the product that share the fleet without knowing of each other")
+		"gateways that share the fleet without a connection to each other")
 	flag.IntVar(&o.seqs, "seqs", 0,
-		"the most sequences in one step of each replica, and the bound that the product knows; "+
+		"largest number of sequences in one step of each replica, which the gateway knows; "+
 			"0 means vLLM's default of 256")
-	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
+	flag.Float64Var(&o.how.whole, "whole", 0, "fraction of the requests whose answers are not streamed")
 	flag.BoolVar(&o.how.lengths, "lengths", false,
-		"the product knows how long each answer will be: the most that a prediction could gain")
+		"tell the gateway the length of each answer: the most that a prediction could gain")
 	priors := flag.String("prior", "",
-		"how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
+		"factors by which the gateway's weights are wrong, such as l4=3,h100=0.3; these classes are then in no table")
 	llamaFolder := flag.String("llama", "",
-		"in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder "+
+		"instead of everything else: learn the speed of llama.cpp on the CPU with the scripts in this folder "+
 			"(bench/llm/llama, after npm install --no-save --omit=optional --ignore-scripts there)")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
@@ -208,7 +211,7 @@ func choose(names []string) ([]contestant, error) {
 	for _, name := range names {
 		i := slices.IndexFunc(contestants, func(c contestant) bool { return c.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("-policy: no %q: want %s", name, strings.Join(policyNames(), ", "))
+			return nil, fmt.Errorf("-policy: unknown policy %q: want %s", name, strings.Join(policyNames(), ", "))
 		}
 		out = append(out, contestants[i])
 	}

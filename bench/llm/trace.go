@@ -36,7 +36,7 @@ var traceNames = map[string]string{
 func readTrace(folder, name string) ([]traced, error) {
 	base, ok := traceNames[name]
 	if !ok {
-		return nil, fmt.Errorf("no trace %q: want conversation, azure-conv or azure-code", name)
+		return nil, fmt.Errorf("unknown trace %q: want conversation, azure-conv or azure-code", name)
 	}
 	file, err := os.Open(filepath.Join(folder, base))
 	if err != nil {

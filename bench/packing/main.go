@@ -47,16 +47,17 @@ func main() {
 	flag.StringVar(&o.data, "data", "../shared/data/packing", "directory of the published data")
 	flag.IntVar(&o.every, "every", 4, "take every nth node: 1 for all 1,213")
 	flag.IntVar(&o.n, "slices", 20, "slices of a GPU")
-	flag.IntVar(&o.seed, "seed", 42, "seed of the first order of arrival")
-	flag.IntVar(&o.seeds, "seeds", 3, "orders of arrival, from -seed on")
-	flag.IntVar(&o.most, "most", 130, "demand to stop at, in percent of capacity")
+	flag.IntVar(&o.seed, "seed", 42, "seed of the first order of arrivals")
+	flag.IntVar(&o.seeds, "seeds", 3, "number of orders of arrival, with seeds from -seed")
+	flag.IntVar(&o.most, "most", 130, "demand at which to stop, in percent of capacity")
 	flag.StringVar(&o.lags, "lags", "0,50", "placements after which a node publishes, for -pack=fragmentation")
 	flag.StringVar(&o.workloads, "workloads", "default,gpushare60", "workloads to place")
 	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,spread,best-fit,fragmentation",
 		"random, bestfit, fgd and levels are simulated, levels with the scores of fragmentation; "+
 			"none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
-	flag.StringVar(&o.tuned, "tuned", "", "workload to take the typical demand from; empty: the workload that runs")
-	flag.IntVar(&o.atOnce, "at-once", 2, "runs side by side")
+	flag.StringVar(&o.tuned, "tuned", "",
+		"workload whose typical demand is used; if empty, that of the workload that runs")
+	flag.IntVar(&o.atOnce, "at-once", 2, "number of concurrent runs")
 	flag.Float64Var(&o.whole, "whole", 0,
 		"percent of the GPUs that nodes offer whole, for tasks of several GPUs; such a task then makes one "+
 			"request, as the aliquot driver requires; 0: one request for all slices of each GPU, "+

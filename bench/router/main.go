@@ -24,9 +24,9 @@ import (
 var classes = []string{"h100", "l4", "mi300x", "a100-80gb"}
 
 func main() {
-	services := flag.Int("services", 500, "services")
-	instances := flag.Int("instances", 40, "instances of each")
-	changes := flag.Int("changes", 20, "single changes")
+	services := flag.Int("services", 500, "number of services")
+	instances := flag.Int("instances", 40, "instances of each service")
+	changes := flag.Int("changes", 20, "measured single changes")
 	flag.Parse()
 	if err := run(*services, *instances, *changes); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/router:", err)

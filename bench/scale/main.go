@@ -17,7 +17,7 @@ import (
 
 func main() {
 	traces := flag.String("traces", "../shared/data/traces", "folder of azure2023_code.csv and azure2023_conv.csv")
-	only := flag.String("only", "", "demand or objective: one of the two parts")
+	only := flag.String("only", "", "one of the two parts, demand or objective; both if empty")
 	flag.Parse()
 	if err := run(os.Stdout, *traces, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/scale:", err)

@@ -37,8 +37,9 @@ Options:
   -pause    Start no other node. Nodes that have started continue. Default false.
   -resume   End the pause. Default false.
   -free     Free the slot of a node, by name or ID, that failed or will never come back.
-            A failed node then tries again. Do not free the slot of a node that is being
-            changed: before its installation it gives up, later it takes a slot again.
+            A failed node then tries again. Do not free the slot of a node during its
+            change: before its installation it cancels the change, later it takes a
+            slot again.
   -reset-slots
             Replace the document of slots if it is damaged. Nodes that are being changed
             behave as with -free. Default false.

@@ -90,7 +90,7 @@ func (c prefetchCommand) Run(args []string) int {
 		list, err = editList(client.KV(), *key+"/"+*group, names, *remove)
 	}
 	if err != nil {
-		c.ui.Error("aliquot cache prefetch: the list in Consul: " + flat(err))
+		c.ui.Error("aliquot cache prefetch: cannot use the list in Consul: " + flat(err))
 		return 1
 	}
 	for _, name := range list {
@@ -127,5 +127,5 @@ func editList(kv *api.KV, key string, names []string, remove bool) (list []strin
 			return list, err
 		}
 	}
-	return nil, fmt.Errorf("%s was changed by others during 10 attempts: try again", key)
+	return nil, fmt.Errorf("other writers changed %s during each of 10 attempts: try again", key)
 }

@@ -114,8 +114,8 @@ func (s *smi) check(cards []card) error {
 	for _, c := range cards {
 		a, ok := s.asic(c)
 		if ok && a.PCI != c.Nodes[0].PCIDevice {
-			return fmt.Errorf("%s reports device %#04x for %s and the kernel %#04x: "+
-				"its records are not those of release %s",
+			return fmt.Errorf("%s reports device %#04x for %s, but the kernel reports %#04x: "+
+				"the library's data does not have the format of release %s",
 				s.Path, a.PCI, c.ID, c.Nodes[0].PCIDevice, s.Version)
 		}
 	}

@@ -228,7 +228,7 @@ func TestALibraryThatCannotBeUsedIsLeftAloneWithOneLine(t *testing.T) {
 		{"another architecture", other, "WARN", "is built for EM_AARCH64 and this host is", 0, ""},
 		{"another library of that name", foreign, "WARN", "lacks the basic AMD SMI functions", 0, ""},
 		{"an unknown release", good, "WARN", "AMD SMI 27.1: this release is not supported", 0, "27.1"},
-		{"a release of other records", built(t, "25.4"), "WARN", "its records are not those of release 25.1", 0, "25.1"},
+		{"a release of other records", built(t, "25.4"), "WARN", "the library's data does not have the format of release 25.1", 0, "25.1"},
 		{"a failing start", good, "WARN", "status 8", 8, ""},
 		{"no driver", good, "WARN", "the amdgpu driver is not loaded", 34, ""},
 	} {

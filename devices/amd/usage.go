@@ -112,7 +112,7 @@ func (v *vendor) metrics(c card) []plugin.Metric {
 		"#", "Uncorrectable RAS errors since the driver was loaded or the card reset")
 	add("ecc_corrected", float64(h.Correctable), true,
 		"#", "Corrected RAS errors since the driver was loaded or the card reset")
-	add("bad_pages", float64(h.BadPages), true, "#", "Memory pages that are retired or about to be")
+	add("bad_pages", float64(h.BadPages), true, "#", "Memory pages that are retired or will be")
 	return out
 }
 

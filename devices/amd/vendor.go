@@ -172,7 +172,7 @@ func displayOnly(c card, all []card) string {
 	}
 	for _, o := range all {
 		if more, _ := size(o); more >= 4*units {
-			return fmt.Sprintf("by its size it is a GPU inside a processor (%d compute units, %d MiB)",
+			return fmt.Sprintf("its size is that of a GPU inside a processor (%d compute units, %d MiB)",
 				units, memory>>20)
 		}
 	}
@@ -215,7 +215,7 @@ func slicing(shape share.CUShape) share.Slicing {
 	if shape.Paired {
 		unit = "compute units in pairs"
 	}
-	s.Why = fmt.Sprintf("CU masks cannot divide its %d %s on %d XCCs further", shape.Units, unit, shape.XCCs)
+	s.Why = fmt.Sprintf("CU masks cannot divide its %d %s on %d XCCs into more slices", shape.Units, unit, shape.XCCs)
 	if s.Max == 0 {
 		s.Sharing = ""
 	}

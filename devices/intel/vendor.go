@@ -86,7 +86,7 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 		}
 		out = append(out, share.Found{
 			GPU: v.describe(g, g, number[g.PCI]), Split: g.Functions > 0,
-			Slicing: share.Slicing{Why: "Intel's GPUs have no slices; their parts are virtual functions"},
+			Slicing: share.Slicing{Why: "Intel GPUs are divided into virtual functions, not slices"},
 		})
 	}
 	v.mu.Lock()
@@ -112,7 +112,7 @@ func (v *vendor) function(f, parent kernel.GPU, number int) share.Found {
 	g.Parent, g.Profile = gpu.ID(parent.PCI), fmt.Sprintf("vf-%d", parent.Functions)
 	return share.Found{
 		GPU: g, Fraction: 1 / float64(parent.Functions),
-		Slicing: share.Slicing{Why: "a virtual function is given to one task"},
+		Slicing: share.Slicing{Why: "a virtual function serves only one task"},
 		Part:    share.Part{Sharing: gpu.SharingFunction, Enforcement: gpu.EnforceFunction},
 	}
 }

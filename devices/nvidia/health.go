@@ -148,7 +148,7 @@ func (p *gpuHealth) problem(mig string, r recovery) string {
 			if since.IsZero() {
 				since = f.At
 			}
-			return fmt.Sprintf("%s at %s; the GPU returns when it has proven healthy", f.Text,
+			return fmt.Sprintf("%s at %s; the GPU returns to service when it has proven healthy", f.Text,
 				since.UTC().Format(time.RFC3339))
 		}
 	}

@@ -30,7 +30,7 @@ func (r reading) found() []share.Found {
 	out := []share.Found{{GPU: r.gpu, Split: r.mig, Slicing: r.slicing}}
 	for _, d := range r.devices {
 		out = append(out, share.Found{GPU: d.gpu, Fraction: d.fraction,
-			Slicing: share.Slicing{Why: "a MIG device is given to one task"},
+			Slicing: share.Slicing{Why: "a MIG device serves only one task"},
 			Part:    share.Part{Sharing: gpu.SharingMIG, Enforcement: gpu.EnforceMIG, Infix: "mig-", Common: d.common}})
 	}
 	return out

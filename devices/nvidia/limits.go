@@ -94,7 +94,7 @@ func (l *limiter) hold(id gpu.ID, group string, limit uint64) (uint64, error) {
 		return 0, fmt.Errorf("the memory limit of %s cannot be read back: %s", group, describe(r))
 	}
 	if got.hard == 0 || got.hard > limit {
-		return 0, fmt.Errorf("the memory limit of %s is %d after %d was set", group, got.hard, limit)
+		return 0, fmt.Errorf("the memory limit of %s is %d, although %d was set", group, got.hard, limit)
 	}
 	return got.hard, nil
 }

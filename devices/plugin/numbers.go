@@ -68,7 +68,7 @@ func (n *Numbers) Of(found []Counted) []int {
 	if changed {
 		if err := n.save(); err != nil {
 			n.log.Warn("cannot save the GPUs' numbers; if a GPU is missing after a restart, device groups may change "+
-				"their names while allocations hold them", "file", n.file, "error", err)
+				"their names while allocations use them", "file", n.file, "error", err)
 		}
 	}
 	return out

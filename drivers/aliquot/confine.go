@@ -37,8 +37,8 @@ type AllowedModes struct {
 }
 
 // liftDevices says which options allow a refused device.
-const liftDevices = `the operator can allow one node with allowed_devices, and all with allow_ungranted_gpus = ` +
-	`true, in plugin "aliquot-driver"`
+const liftDevices = `the operator can allow one device node with allowed_devices, and all with ` +
+	`allow_ungranted_gpus = true, in plugin "aliquot-driver"`
 
 // liftUngranted says which option allows what is refused.
 const liftUngranted = `the operator can allow it with allow_ungranted_gpus = true in plugin "aliquot-driver"`

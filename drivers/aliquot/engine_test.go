@@ -284,7 +284,7 @@ func TestErrorsOfAStartAreOneLine(t *testing.T) {
 		env          map[string]string
 	}{
 		{`{"image": "x:1", "images": [{"cuda": "y"}]}`, "image and images are both set", nil},
-		{`{"image": "x:1", "image_tag_by_hardware": true}`, "carries a tag or digest already", nil},
+		{`{"image": "x:1", "image_tag_by_hardware": true}`, "already has a tag or digest", nil},
 		{`{"variant": [{"a": [{"image": "x", "vendor": "amd"}]}]}`, `no variant fits a task without a GPU: "a" is for vendor amd`, nil},
 		{`{"variant": [{"a": [{"imag": "x"}]}]}`, `variant "a": "imag" is unknown`, nil},
 		{`{"variant": [{"a": [{"image": "x"}]}, {"a": [{"image": "y"}]}]}`, `variant "a" is defined twice`, nil},

@@ -12,7 +12,7 @@ import (
 )
 
 // errNoLimit means that this node cannot limit a grant's memory.
-var errNoLimit = errors.New("there is no limit of GPU memory")
+var errNoLimit = errors.New("GPU memory cannot be limited")
 
 // noLimit is vendor.limit for vendors without memory limits.
 func noLimit(context.Context, settings, gpu.Grant, string) (string, error) { return "", errNoLimit }

@@ -154,7 +154,7 @@ func TestNVIDIANodeOfAGPUThatHasMoved(t *testing.T) {
 	}{
 		{"GPU-2222", "0000:1b:00.0", "/dev/nvidia0"},
 		{"GPU-2222", "0000:3b:00.0", "/dev/nvidia3"}, // whose GPU is there is not told
-		{"GPU-1111", "0000:1b:00.0", "GPU GPU-1111 is not on the host any more, and at 0000:1b:00.0 is GPU-2222"},
+		{"GPU-1111", "0000:1b:00.0", "GPU GPU-1111 is no longer on the host, and its address 0000:1b:00.0 now has GPU-2222"},
 	} {
 		own, err := nvidiakernel.OwnNodes(r.host().root(), gpu.Grant{GPUs: []gpu.ID{gpu.ID(c.id)}, PCI: []string{c.pci}})
 		if got := strings.Join(own, " ") + fmt.Sprint(err); !strings.Contains(got, c.want) {
@@ -201,7 +201,7 @@ func TestAMDNodes(t *testing.T) {
 		{old, "0000:c1:00.0-p1", "0000:c1:00.0", 129, ""},
 		{old, "0000:c6:00.0", "0000:c6:00.0", 130, ""},
 		{old, "0000:c1:00.0-p2", "0000:c1:00.0", 0, "topology has 2 partitions"},
-		{old, "0000:c1:00.0", "0000:c1:00.0", 0, "is split into 2 partitions by now"},
+		{old, "0000:c1:00.0", "0000:c1:00.0", 0, "is now split into 2 partitions"},
 		{old, "0000:99:00.0", "0000:99:00.0", 0, "has no render node"},
 		{young, "0000:c1:00.0-p2", "0000:c1:00.0", 130, ""},
 		{virtual, "0000:c1:00.3", "0000:c1:00.3", 129, ""},

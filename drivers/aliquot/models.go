@@ -133,9 +133,9 @@ func (b *modelFetch) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Mo
 			case err != nil || found[i].State != cacheapi.Failed:
 				return err
 			case found[i].Final:
-				return fmt.Errorf("%s cannot be fetched: %s: %w", ref, found[i].Error, errFinal)
+				return fmt.Errorf("cannot fetch %s: %s: %w", ref, found[i].Error, errFinal)
 			}
-			return fmt.Errorf("%s cannot be fetched: %s", ref, found[i].Error)
+			return fmt.Errorf("cannot fetch %s: %s", ref, found[i].Error)
 		})
 	}
 	return found, group.Wait()
@@ -200,8 +200,8 @@ func (b *modelFetch) status(ctx context.Context) (cacheapi.Status, error) {
 // lateError returns the error of a start whose models are not complete in time.
 func lateError(limit time.Duration, unread string) error {
 	return structs.NewRecoverableError(
-		fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the cache continues to fetch "+
-			"for the next start", limit, unread), true)
+		fmt.Errorf("models: not all are complete after %s (models_timeout), and %s; the cache continues to fetch "+
+			"them for the next start", limit, unread), true)
 }
 
 func (b *modelFetch) report(found []cacheapi.Model) {
@@ -217,7 +217,7 @@ func (b *modelFetch) report(found []cacheapi.Model) {
 }
 
 // errFinal marks errors that another attempt on this node would repeat.
-var errFinal = errors.New("another node may do better")
+var errFinal = errors.New("another node may succeed")
 
 // refusal returns err as a recoverable error, so that Nomad tries the start again on this node, unless
 // the cache's answer means that it cannot succeed here.

@@ -214,7 +214,7 @@ func TestModelsThatCannotBeReadOtherwiseAreWaitedFor(t *testing.T) {
 	n.hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
 	s := ship(t, n.config())
 	late := s.job(modelTask("none", "/x", `, "models_wait": "0s", "models_timeout": "100ms"`), nil, nil)
-	if _, _, err := s.StartTask(late); err == nil || !strings.Contains(err.Error(), "not all are whole after 100ms (models_timeout)") || !structs.IsRecoverable(err) {
+	if _, _, err := s.StartTask(late); err == nil || !strings.Contains(err.Error(), "not all are complete after 100ms (models_timeout)") || !structs.IsRecoverable(err) {
 		t.Errorf("a start without its model: %v", err)
 	}
 	cfg := s.job(modelTask("none", "/x", `, "models_wait": "0s"`), nil, nil)
@@ -296,7 +296,7 @@ func TestBadModelsNameKeyValueAndFix(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`"models": ["Qwen/Qwen3"]`:                                                              `want a name such as hf://Qwen/Qwen3-4B@main`,
-		`"models": ["hf://a/b@1", "hf://a/b@2"]`:                                                `have the same place, /aliquot/models/hub/a/b`,
+		`"models": ["hf://a/b@1", "hf://a/b@2"]`:                                                `have the same path in the task, /aliquot/models/hub/a/b`,
 		`"models": ["file:///a", "file:///a/b"]`:                                                `contains the other`,
 		`"models": ["hf://a/b"], "models_wait": "soon"`:                                         `models_wait is "soon": want a duration`,
 		`"models": ["hf://a/b"], "models_timeout": "0s"`:                                        `models_timeout is "0s": want a duration above zero`,

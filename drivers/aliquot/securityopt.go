@@ -27,7 +27,7 @@ func securityOption(opt string) (key, value string) {
 // confineCgroup refuses options with which a task could leave its cgroup.
 func confineCgroup(task TaskConfig) error {
 	if m := task.CgroupnsMode; m != "" && m != "private" {
-		return fmt.Errorf("cgroupns = %q shows the task the cgroups of others, and with them the way to their GPUs: %s",
+		return fmt.Errorf("cgroupns = %q shows the task the cgroups of other tasks, and through them their GPUs: %s",
 			m, liftUngranted)
 	}
 	for _, opt := range task.SecurityOpt {

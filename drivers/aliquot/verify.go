@@ -67,7 +67,7 @@ func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
 		message += v.unseen(t.ctx, look{set, d.mps, t.container}, grant)
 	}
 	if last != nil {
-		message += fmt.Sprintf(" (the last look failed: %v)", last)
+		message += fmt.Sprintf(" (the last check failed: %v)", last)
 	}
 	notes := map[string]string{"attached": "false"}
 	if !c.Require {

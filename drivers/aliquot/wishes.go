@@ -119,7 +119,7 @@ func firstOf(env map[string]string, names ...string) string {
 func checkOverlap(a, b blob.Ref) error {
 	switch x, y := placeOf(a), placeOf(b); {
 	case x == y:
-		return fmt.Errorf("%s and %s have the same place, %s: remove one of them", a, b, x)
+		return fmt.Errorf("%s and %s have the same path in the task, %s: remove one of them", a, b, x)
 	case within(x, y), within(y, x):
 		return fmt.Errorf("one of %s and %s contains the other: keep only the outer one", a, b)
 	}
@@ -168,9 +168,9 @@ func (w modelConfig) noEndpoint(models []cacheapi.Model, face string) string {
 		switch {
 		case m.State == cacheapi.Whole:
 		case w.refs[i].Scheme != "hf":
-			return w.refs[i].String() + " can only be mounted"
+			return w.refs[i].String() + " can only be mounted when complete"
 		case face == "":
-			return "hf_listen of the cache is off"
+			return "the cache's hf_listen is off"
 		case w.ownNetwork && loopback(face):
 			return "the cache's Hub endpoint is at " + face + ", which this task's network does not reach"
 		}
@@ -220,7 +220,7 @@ func modelMount(ref blob.Ref, view string) (*drivers.MountConfig, error) {
 	case err != nil:
 		return nil, err
 	case ref.Scheme == "hf" && len(list) != 1:
-		return nil, fmt.Errorf("%s holds %d repositories instead of one", m.HostPath, len(list))
+		return nil, fmt.Errorf("%s has %d repositories instead of one", m.HostPath, len(list))
 	case ref.Scheme == "hf":
 		m.HostPath, m.TaskPath = filepath.Join(m.HostPath, list[0].Name()), path.Join(m.TaskPath, list[0].Name())
 	case len(list) == 1 && list[0].Name() == path.Base(ref.Name) && !list[0].IsDir():

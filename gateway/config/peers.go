@@ -35,6 +35,7 @@ func (d *decoder) certificates(b *peersBody, p *Peers) {
 				"tls = \"off\" where only gateways reach the address")
 	case p.TLS != "files" && (p.CertFile != "" || p.KeyFile != "" || p.CAFile != ""):
 		d.fail(b.Range,
-			"peers: tls is %q, but cert_file, key_file or ca_file is set: remove the files or set tls = \"files\"", p.TLS)
+			"peers: tls is %q, but cert_file, key_file or ca_file is set: "+
+				"remove the files or set tls = \"files\"", p.TLS)
 	}
 }

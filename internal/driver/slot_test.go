@@ -179,7 +179,7 @@ func TestACanaryThatHasTheVersion(t *testing.T) {
 func TestGarbageStopsNoChangeThatHasBegun(t *testing.T) {
 	seen := func(w *world, m *machine) Seen {
 		v := w.seen(m)
-		v.Wanted, v.Slots, v.Trouble, v.NoSlots = Wanted{}, Slots{}, "a document in Consul cannot be understood", true
+		v.Wanted, v.Slots, v.Trouble, v.NoSlots = Wanted{}, Slots{}, "a document in Consul is invalid", true
 		return v
 	}
 	w := newWorld(1, 1)
@@ -197,7 +197,7 @@ func TestGarbageStopsNoChangeThatHasBegun(t *testing.T) {
 				w.move()
 				continue
 			case GiveSlot:
-				err = errors.New("a document in Consul cannot be understood")
+				err = errors.New("a document in Consul is invalid")
 			default:
 				err = w.act(m, verb, w.seen(m))
 			}

@@ -65,7 +65,7 @@ func (r Root) Output(ctx context.Context, name string, args ...string) (string, 
 		err = nil // the program has ended; a service that it has started keeps the pipe open
 	}
 	if err != nil && ctx.Err() != nil {
-		return string(out), fmt.Errorf("%s was ended: %w", name, context.Cause(ctx))
+		return string(out), fmt.Errorf("%s was killed: %w", name, context.Cause(ctx))
 	}
 	if err != nil {
 		return string(out), fmt.Errorf("%s: %w", name, ended(err))

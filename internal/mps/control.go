@@ -31,7 +31,7 @@ var (
 	ErrSilent = errors.New("the MPS control daemon does not answer")
 	// ErrUnasked means that the control program did not run to its end. It says nothing about the
 	// daemon.
-	ErrUnasked = errors.New("the MPS control daemon could not be asked")
+	ErrUnasked = errors.New("cannot query the MPS control daemon")
 	// ErrMissing means that the control program is not installed. It is also an ErrUnasked, because an
 	// upgrade of its package removes it for a moment.
 	ErrMissing = fmt.Errorf("%w: its program is not installed", ErrUnasked)
@@ -105,7 +105,7 @@ func (c Control) missing(err error) error {
 }
 
 // errTooLong ends a program with too much output.
-var errTooLong = errors.New("too long an answer")
+var errTooLong = errors.New("the answer is too long")
 
 // limited is a buffer for the start of a program's output. The buffer is not embedded, because its
 // ReadFrom has no limit.
@@ -217,7 +217,7 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 	// because a plugin that is killed meanwhile could not remove a file on disk.
 	fd, err := unix.MemfdCreate("aliquot-mps-start", unix.MFD_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("no file for the output of %s: %w", c.Program, err)
+		return fmt.Errorf("cannot create a file for the output of %s: %w", c.Program, err)
 	}
 	output := os.NewFile(uintptr(fd), "aliquot-mps-start")
 	defer output.Close()

@@ -180,7 +180,7 @@ func (c Control) run(cmd *exec.Cmd) error {
 // runApart gives the calling thread a new mount namespace and runs the command there.
 func (c Control) runApart(cmd *exec.Cmd) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("no mount namespace for the MPS daemon: %w", err)
+		return fmt.Errorf("cannot create a mount namespace for the MPS daemon: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("cannot make the MPS daemon's mounts private: %w", err)

@@ -119,7 +119,7 @@ func parseMemory(s string) (float64, error) {
 		}
 		f, err := parseNumber(strings.TrimSpace(digits))
 		if err != nil {
-			return 0, fmt.Errorf("%q is no amount of memory: write for example \"40 GiB\"", s)
+			return 0, fmt.Errorf("%q is not an amount of memory: write for example \"40 GiB\"", s)
 		}
 		return f * u.bytes, nil
 	}
@@ -130,11 +130,11 @@ func parseMemory(s string) (float64, error) {
 // numbers.
 func parseNumber(s string) (float64, error) {
 	if strings.Trim(s, "+-.0123456789eE") != "" || s == "" {
-		return 0, fmt.Errorf("%q is no number", s)
+		return 0, fmt.Errorf("%q is not a number", s)
 	}
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no number", s)
+		return 0, fmt.Errorf("%q is not a number", s)
 	}
 	return f, nil
 }
@@ -145,7 +145,7 @@ const maxParts = 16
 // parseVersion parses dotted numbers with an optional leading "v" and an optional pre-release after
 // "-", which sorts before the release.
 func parseVersion(s string) (version, error) {
-	bad := fmt.Errorf("%q is no version: write dotted numbers such as \"9.0\" or \"550.54.15\"", s)
+	bad := fmt.Errorf("%q is not a version: write dotted numbers such as \"9.0\" or \"550.54.15\"", s)
 	core, pre, hasPre := strings.Cut(strings.TrimPrefix(s, "v"), "-")
 	if hasPre && pre == "" {
 		return version{}, bad

@@ -93,8 +93,8 @@ func (s Spec) validateBase() error {
 	case s.TagByHardware && s.Image == "":
 		return errors.New("image_tag_by_hardware needs image, a name without a tag")
 	case s.TagByHardware && tagged(s.Image):
-		return fmt.Errorf("image_tag_by_hardware adds the tag, but image %q carries a tag or digest already: "+
-			"drop one of them", s.Image)
+		return fmt.Errorf("image_tag_by_hardware adds the tag, but image %q already has a tag or digest: "+
+			"remove the tag or image_tag_by_hardware", s.Image)
 	case !s.hasBase() && len(s.Variants) == 0:
 		return errors.New("no image: set image, images { " + strings.Join(ImageKeys(), ", ") + " } or variant blocks")
 	}

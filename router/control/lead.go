@@ -84,7 +84,7 @@ func cause(ctx context.Context, err error) error {
 }
 
 // renew keeps the session alive. It returns an error if renewal fails until the TTL has passed, or
-// if the session is gone.
+// if the Consul session no longer exists.
 func (e *Election) renew(ctx context.Context, session string, valid func() bool, extend func(time.Time)) error {
 	for {
 		if !pause(ctx, e.Config.TTL/4) {
@@ -96,7 +96,7 @@ func (e *Election) renew(ctx context.Context, session string, valid func() bool,
 		cancel()
 		switch {
 		case err == nil && entry == nil:
-			return errors.New("the session is gone")
+			return errors.New("the Consul session no longer exists")
 		case err == nil:
 			extend(sent)
 		case !valid():

@@ -173,7 +173,7 @@ func configOf(p Policy) (config scale.Config, problem string) {
 		return config, p.QueryProblem
 	case q.Class != "" || !repeated(q.Metric, p.Settings["objective"] != ""):
 		return config, "its query for " + string(q.Metric) +
-			" is not supported here: this page can replay concurrency and load of a whole service"
+			" is not supported here: this page can only replay concurrency and load of a whole service"
 	}
 	config, _, err := query.Config(p.Settings, p.Window, p.ColdStart)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 func TestRemedyOf(t *testing.T) {
 	for text, want := range map[string]string{
-		"XID 79 at 12:01:02; the GPU returns when it has proven healthy": "drain the node and reset",
+		"XID 79 at 12:01:02; the GPU returns to service when it has proven healthy": "drain the node and reset",
 		"GPU was lost":                       "drain the node and reset",
 		"GPU does not answer: nvmlDeviceGet": "check power and seating",
 		"the driver asks for a reset of the GPU (nvidia-smi --gpu-reset)":            "drain, then do so",

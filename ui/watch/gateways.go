@@ -190,7 +190,7 @@ func around(now int64, points []api.Point) []api.Point {
 }
 
 // errUnknown means that a gateway does not have the service.
-var errUnknown = errors.New("the gateway does not know it")
+var errUnknown = errors.New("the gateway does not know the service")
 
 // allUnknown reports whether all errors are errUnknown.
 func allUnknown(errs []error) bool {

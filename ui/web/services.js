@@ -21,7 +21,7 @@ export function Services({ data }) {
   });
   const most = Math.max(1, ...rows.map((r) => r.queued + r.active));
   return html`<h1>Services</h1>
-    ${rows.length === 0 ? html`<p class="quiet">No gateway serves anything, or Consul has no gateway.</p>` : html`
+    ${rows.length === 0 ? html`<p class="quiet">No gateway in Consul serves a service.</p>` : html`
     <div class="panel scroll"><table class="rows"><caption class="hidden">Services</caption>
       <thead><tr>${columns.map((c) => html`<th scope="col" key=${c.key} class=${c.key === "name" ? "" : "n"} aria-sort=${by.key === c.key ? (by.up ? "ascending" : "descending") : "none"}>
         <button type="button" class="sort" onClick=${() => setBy({ key: c.key, up: by.key === c.key ? !by.up : c.key === "name" })}>${c.text}${by.key === c.key ? (by.up ? " ↑" : " ↓") : ""}</button></th>`)}

@@ -190,7 +190,7 @@ func RenderMinor(root host.Root, nodes []Node, id gpu.ID, pci string) (int, erro
 	case len(parts) == 1:
 		return parts[0].Render, nil
 	case len(parts) > 1:
-		return 0, fmt.Errorf("GPU %s is split into %d partitions by now: its task needs a new placement", id,
+		return 0, fmt.Errorf("GPU %s is now split into %d partitions: its task needs a new placement", id,
 			len(parts))
 	}
 	minor, err := root.RenderMinor(pci)

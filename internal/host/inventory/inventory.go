@@ -157,7 +157,7 @@ func foreign(root host.Root, m driver.Maker, d driver.Installed, f driver.Facts)
 	}
 	if d.Loaded != "" && d.Loaded != driver.InTree && len(f.DriverPackages(m.Vendor)) == 0 {
 		return "something else: the module " + m.Module + " " + d.Loaded +
-			" is loaded and no package of it is installed"
+			" is loaded, but no package of it is installed"
 	}
 	return ""
 }

@@ -14,7 +14,7 @@ import (
 // states are dpkg's names for packages that are not completely installed, by the second letter of
 // the status.
 var states = map[byte]string{'U': "unpacked and not configured", 'F': "half-configured", 'H': "half-installed",
-	'W': "waiting for another's trigger", 't': "waiting for its trigger"}
+	'W': "waiting for the trigger of another package", 't': "waiting for its trigger"}
 
 // packages lists the installed packages that matter for drivers, and the host's
 // architecture. A host without dpkg has none.
@@ -32,7 +32,7 @@ func packages(ctx context.Context, root host.Root) (arch string, out []driver.Pa
 	for line := range strings.Lines(text) {
 		fields := strings.Split(strings.TrimRight(line, "\n"), "\t")
 		if len(fields) != 3 || len(fields[0]) < 2 {
-			return "", nil, fmt.Errorf("dpkg-query printed %q, which has an unknown form", host.Clip(line))
+			return "", nil, fmt.Errorf("cannot parse the line %q of dpkg-query", host.Clip(line))
 		}
 		p := driver.Package{Name: fields[1], Version: fields[2], Held: fields[0][0] == 'h',
 			Broken: states[fields[0][1]]}

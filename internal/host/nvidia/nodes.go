@@ -126,14 +126,15 @@ func minorOf(root host.Root, id gpu.ID, pci string) (int, error) {
 			}
 		}
 		if now == "" {
-			return 0, fmt.Errorf("GPU %s is not on the host any more, and at %s is %s: its task needs a new placement",
+			return 0, fmt.Errorf("GPU %s is no longer on the host, and its address %s now has %s: "+
+				"its task needs a new placement",
 				id, pci, other)
 		}
 		information = now
 	}
 	minor, err := root.NumberField(information, "Device Minor")
 	if err != nil {
-		return 0, fmt.Errorf("GPU %s at %s is not known to the host's NVIDIA driver: %w", id, pci, err)
+		return 0, fmt.Errorf("the host's NVIDIA driver does not know GPU %s at %s: %w", id, pci, err)
 	}
 	return minor, nil
 }
