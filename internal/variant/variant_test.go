@@ -110,7 +110,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"images is empty":                               {Images: map[string]string{}},
 		"no image: set image":                           {},
 		"needs image":                                   {TagByHardware: true, Images: map[string]string{"cpu": "x"}},
-		`"app:1" already has a tag or digest`:       {TagByHardware: true, Image: "app:1"},
+		`"app:1" already has a tag or digest`:           {TagByHardware: true, Image: "app:1"},
 		`"r:5000/app@sha256:0" carries a tag`:           {TagByHardware: true, Image: "r:5000/app@sha256:0"},
 		`variant "a" is defined twice`:                  {Image: "x", Variants: []Variant{{Name: "a"}, {Name: "a"}}},
 		"has no name":                                   {Image: "x", Variants: []Variant{{}}},
@@ -126,7 +126,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"memory is an amount of memory, not a version":  on(Constraint{"memory", "version", ">= 1"}),
 		`">> 1" is not a version condition`:             on(Constraint{"driver_version", "version", ">> 1"}),
 		`"new" is no version`:                           on(Constraint{"driver_version", ">=", "new"}),
-		`"six" is not a number`:                            on(Constraint{"slices", "=", "six"}),
+		`"six" is not a number`:                         on(Constraint{"slices", "=", "six"}),
 		"is_set takes no value":                         on(Constraint{"target", "is_set", "x"}),
 	} {
 		wantLine(t, spec.Validate(), want)
