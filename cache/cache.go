@@ -1,4 +1,4 @@
-// Package cache is the daemon of each node that keeps models where they are needed.
+// Package cache is the daemon on each node that keeps models, images and compile caches.
 package cache
 
 import (
@@ -169,8 +169,8 @@ func (d *Daemon) admin() http.Handler {
 	return mux
 }
 
-// consul makes a client of what the file says and, for what it leaves out, of the
-// CONSUL_* environment.
+// consul returns a client with the settings of the file and, where these are empty, of the CONSUL_*
+// variables.
 func (d *Daemon) consul() (*api.Client, error) {
 	conf := api.DefaultConfig()
 	for to, from := range map[*string]string{
@@ -211,7 +211,7 @@ func (d *Daemon) join(ctx context.Context) error {
 	return nil
 }
 
-// prefetch brings to the node what its lists name.
+// prefetch fetches the items of the node's lists.
 func (d *Daemon) prefetch(ctx context.Context) error {
 	c := d.conf.Prefetch
 	if c.Key == "" && len(c.Models) == 0 {
@@ -234,7 +234,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 	return nil
 }
 
-// Status says what the cache is doing.
+// Status returns the state of the cache.
 func (d *Daemon) Status() cacheapi.Status {
 	st := d.store.Stats()
 	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(),
@@ -245,7 +245,7 @@ func (d *Daemon) Status() cacheapi.Status {
 	return s
 }
 
-// Close ends all that Start began.
+// Close stops everything that Start has started.
 func (d *Daemon) Close() {
 	for _, undo := range slices.Backward(d.undo) {
 		undo()

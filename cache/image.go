@@ -16,8 +16,8 @@ import (
 // maxNameLength bounds a request about an image, in bytes.
 const maxNameLength = 64 << 10
 
-// image answers how an image is pulled through the cache, with a ticket that opens for it
-// what the job's namespace may read.
+// image responds with the name by which an image is pulled through the cache, and with a ticket
+// that grants the rights of the job's namespace.
 func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
 	var ask cacheapi.Image
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxNameLength)).Decode(&ask); err != nil {

@@ -80,7 +80,7 @@ func (d *Daemon) listenSocket(h http.Handler) error {
 	if err := os.Chmod(at, 0o600); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	d.serve(l, h, 0) // archives of compile caches have gigabytes
+	d.serve(l, h, 0) // archives of compile caches can have gigabytes
 	return nil
 }
 
@@ -117,8 +117,8 @@ func (d *Daemon) listenS3() (err error) {
 	return err
 }
 
-// serve answers on a listener. A request must arrive within a time, 0 for no bound, because requests
-// over TCP are short. The time of its answer is not bounded.
+// serve serves a listener. It limits the time to receive a request, 0 for no limit, because
+// requests over TCP are short. It does not limit the time of an answer.
 func (d *Daemon) serve(l net.Listener, h http.Handler, within time.Duration) {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: within, IdleTimeout: time.Minute,

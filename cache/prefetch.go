@@ -19,8 +19,8 @@ import (
 	"aliquot.example/internal/turn"
 )
 
-// prefetcher brings the models, images and compile caches of a list to the node before a
-// task needs them.
+// prefetcher fetches the models, images and compile caches of lists to the node before a task needs
+// them.
 type prefetcher struct {
 	library      *models.Library
 	compileCache *snapshots.Cache
@@ -36,7 +36,7 @@ type prefetcher struct {
 }
 
 const (
-	// owner pins what was prefetched.
+	// prefetchOwner is the owner of the pins of prefetched models.
 	prefetchOwner = "prefetch"
 	// prefetchRetry is how long after a failure it is tried again, and how often it is
 	// looked whether branches have moved, images have gone and jobs have compiled more.
@@ -68,7 +68,7 @@ func (p *prefetcher) run(ctx context.Context) {
 	}
 }
 
-// list reads the lists, and waits where they are as they were at the index.
+// list reads the lists. It waits while they have not changed since index.
 func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, next uint64, err error) {
 	list = slices.Clone(p.fixed)
 	if p.client == nil {
@@ -107,7 +107,7 @@ func (p *prefetcher) fetchList(ctx context.Context, list []string) (err error) {
 		views = append(views, more...)
 	}
 	if err != nil {
-		// What is pinned of a model that failed now may be its last good revision.
+		// The pinned view of a model that failed now may be its last good revision.
 		views = append(views, p.library.Cache.Store().Pins()[prefetchOwner]...)
 	}
 	slices.Sort(views)
@@ -135,7 +135,7 @@ func (p *prefetcher) fetchItem(ctx context.Context, text string) (views []string
 	return p.model(ctx, item.Name)
 }
 
-// inTurn does what takes the network's time, in the node's turn.
+// inTurn runs do, which uses the network, within the node's turn.
 func (p *prefetcher) inTurn(ctx context.Context, do func() error) error {
 	if p.client == nil || p.turns.Most == 0 {
 		return do()
@@ -175,8 +175,8 @@ func (p *prefetcher) model(ctx context.Context, name string) (views []string, er
 	return views, err
 }
 
-// image has the container engine pull an image that is not here. What a task of Nomad has
-// used the engine keeps as long as the driver's configuration says.
+// image makes the container engine pull a missing image. The engine keeps an image that a Nomad
+// task has used for as long as the driver's configuration says.
 func (p *prefetcher) image(ctx context.Context, name string) error {
 	if p.engine == nil {
 		return errors.New("prefetch.docker is off on this node")

@@ -8,9 +8,9 @@ import (
 	"aliquot.example/cache/origin"
 )
 
-// token is the token with which the cache asks the origin of a model, given by scheme and name,
-// for a task of a Nomad namespace, "" for one that has none: the task's own token, or the node's
-// where the configuration lets the namespace use it. Keys of another server of S3 are not used.
+// token returns the token with which the cache asks the origin of a model, given by scheme and
+// name, for a task of a Nomad namespace, "" for a client without one: the task's own token, or the
+// node's if the configuration permits it for the namespace. Keys of another S3 server are not used.
 func (d *Daemon) token(scheme, name, namespace, given string) string {
 	if given != "" && (scheme != "s3" || d.keysAreFor(name, given)) {
 		return given
@@ -32,8 +32,8 @@ func (d *Daemon) token(scheme, name, namespace, given string) string {
 	return origin.Nobody
 }
 
-// keysAreFor reports whether a task's keys are those of the server of a bucket, or of the bucket
-// with which a name begins.
+// keysAreFor reports whether a task's keys belong to the server of a bucket; name is the bucket or
+// an object in it.
 func (d *Daemon) keysAreFor(name, token string) bool {
 	if d.s3 == nil {
 		return false
@@ -42,7 +42,7 @@ func (d *Daemon) keysAreFor(name, token string) bool {
 	return err == nil && server.For(token)
 }
 
-// s3Conf is the configuration of the same server, nil for none.
+// s3Conf returns the configuration of the server of a bucket or object, nil if there is none.
 func (d *Daemon) s3Conf(name string) (others *config.S3) {
 	bucket, _, _ := strings.Cut(name, "/")
 	for _, c := range d.conf.S3 {

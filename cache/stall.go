@@ -7,13 +7,12 @@ import (
 	"time"
 )
 
-// piece is how much of an answer a client has to take within the limit, in bytes.
+// piece is the part of an answer that a client must read within the limit, in bytes.
 const piece = 256 << 10
 
-// stallListener is a listener whose connections end where a client takes no piece of an answer
-// within a limit. A client that never reads would otherwise hold its connection, and the object
-// that is sent, forever. Neither the time of a whole answer nor the time that a client waits for
-// one is bounded.
+// stallListener closes the connection of a client that reads no piece of an answer within a limit.
+// A client that never reads would otherwise hold its connection, and the object being sent,
+// forever. There is no limit for a whole answer, nor for the time that a client waits for one.
 type stallListener struct {
 	net.Listener
 	limit time.Duration

@@ -1,6 +1,5 @@
-// Package bulk reads and writes connections that carry large objects in as few system calls
-// as their speed allows. A process that wakes for each packet spends more on waking than on
-// the bytes.
+// Package bulk reads and writes connections that carry large objects with few system calls. A
+// process that wakes for each packet spends more CPU time on waking than on the bytes.
 package bulk
 
 import (
@@ -31,7 +30,7 @@ const (
 
 var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
-// Dial makes a dialer's connections read by Conn.
+// Dial wraps a dialer so that its connections are Conns.
 func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := d.DialContext(ctx, network, address)
@@ -42,9 +41,10 @@ func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net
 	}
 }
 
-// Conn is a connection whose reader does not wake for each packet. It wakes for enough bytes, or
-// for those that arrived within a gather. The first bytes after a write or a pause wake it at
-// once, because they begin an answer. Only one goroutine reads at a time, and it sets no deadlines.
+// Conn is a connection whose reader does not wake for each packet. It wakes when enough bytes have
+// arrived, or after the time gather if fewer have. The first bytes after a write or a pause wake it
+// at once, because they begin an answer. Only one goroutine may read, and it must not set
+// deadlines.
 type Conn struct {
 	*net.TCPConn
 	raw      syscall.RawConn
@@ -54,11 +54,11 @@ type Conn struct {
 	waking sync.Mutex // held while prompt crosses 0 and the kernel learns of it
 	timed  bool       // the socket has the deadline of the last gather
 
-	buffer *[piece]byte // what was read and not asked for yet; nil where that is nothing
+	buffer *[piece]byte // bytes that were read but not yet requested; nil if there are none
 	rest   []byte       // of buffer
 }
 
-// New makes a Conn of a connection.
+// New returns a Conn for a connection.
 func New(c *net.TCPConn) (*Conn, error) {
 	raw, err := c.SyscallConn()
 	conn := &Conn{TCPConn: c, raw: raw, coalesce: coalesceTime}
@@ -66,7 +66,8 @@ func New(c *net.TCPConn) (*Conn, error) {
 	return conn, err
 }
 
-// Write writes. The next bytes are expected to be an answer to it.
+// Write writes p. The reader then wakes for the first bytes that arrive, because they begin the
+// answer.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.wakeAtOnce()
 	return c.TCPConn.Write(p)
@@ -90,7 +91,7 @@ func (c *Conn) wakeOnThreshold() {
 	}
 }
 
-// Read reads. A short p is served from a buffer: TLS asks for a record at a time.
+// Read reads. A short p is served from a buffer, because TLS requests one record at a time.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) >= wakeThreshold && len(c.rest) == 0 {
 		return c.read(p)
@@ -140,7 +141,7 @@ func (c *Conn) release() {
 	c.buffer, c.rest = nil, nil
 }
 
-// read waits for enough, for a gather, or for the first bytes of an answer.
+// read waits for enough bytes, for the time gather, or for the first bytes of an answer.
 func (c *Conn) read(p []byte) (int, error) {
 	if c.prompt.Load() <= 0 {
 		n, err := c.within(p)

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// Listen makes a listener of TLS whose connections write the records of one Write together:
-// crypto/tls makes a system call of each, and a record has at most 16 KiB. The handshake is
-// part of the first Read.
+// Listen wraps a listener in TLS. Its connections send all records of one Write together:
+// crypto/tls makes one system call per record, and a record has at most 16 KiB. The first Read does
+// the handshake.
 func Listen(l net.Listener, config *tls.Config) net.Listener { return listener{l, config} }
 
 type listener struct {

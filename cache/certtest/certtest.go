@@ -1,5 +1,5 @@
-// Package certtest makes the certificates with which caches prove to each other who they
-// are, for tests and benchmarks.
+// Package certtest creates the certificates with which caches authenticate to each other, for tests
+// and benchmarks.
 package certtest
 
 import (
@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// Authority signs the certificates of a test.
+// Authority is a certificate authority for tests.
 type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	// File holds its own certificate.
+	// File is the file with the authority's own certificate.
 	File string
 }
 
-// New makes an authority.
+// New returns a new authority whose file is in a temporary directory.
 func New(t testing.TB) *Authority {
 	t.Helper()
 	a, err := Make(t.TempDir())
@@ -35,7 +35,7 @@ func New(t testing.TB) *Authority {
 	return a
 }
 
-// Make makes an authority whose file is in a directory.
+// Make returns a new authority whose file is in the given directory.
 func Make(dir string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,8 +56,7 @@ func Make(dir string) (*Authority, error) {
 	return a, write(a.File, "CERTIFICATE", der)
 }
 
-// Issue makes a certificate for a name, and returns its files, cert.pem and key.pem of
-// one directory.
+// Issue creates a certificate for a name, and returns the paths of its files cert.pem and key.pem.
 func (a *Authority) Issue(t testing.TB, name string) (cert, key string) {
 	t.Helper()
 	cert, key, err := a.IssueIn(t.TempDir(), name)
@@ -67,7 +66,7 @@ func (a *Authority) Issue(t testing.TB, name string) (cert, key string) {
 	return cert, key
 }
 
-// IssueIn makes a certificate for a name, in the files cert.pem and key.pem of a directory.
+// IssueIn creates a certificate for a name, in the files cert.pem and key.pem of a directory.
 func (a *Authority) IssueIn(dir, name string) (cert, key string, err error) {
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -16,25 +16,25 @@ import (
 	"aliquot.example/internal/hclfile"
 )
 
-// clientStall is the ClientStall of every cache: a program that reads a model may do other
-// work for a while between two reads.
+// clientStall is the ClientStall of every cache: a program that reads a model may do other work for
+// a while between two reads.
 const clientStall = 2 * time.Minute
 
-// Config is a checked configuration.
+// Config is a valid configuration.
 type Config struct {
 	LogLevel string
-	// Dir holds the store, Socket is where programs of the node ask.
+	// Dir is the directory of the store, Socket the Unix socket for programs of the node.
 	Dir, Socket string
 	// HF and Admin are listen addresses of the Hub's endpoint and of metrics, "" for none.
 	HF, Admin string
-	// Capacity and KeepFree bound the store, in bytes; 0 for no bound.
+	// Capacity and KeepFree limit the store, in bytes; 0 for no limit.
 	Capacity, KeepFree int64
-	// OriginRate and PeerRate bound traffic, in bytes per second; 0 for no bound.
+	// OriginRate and PeerRate limit traffic, in bytes per second; 0 for no limit.
 	OriginRate, PeerRate int64
-	// OriginStall is how long an origin may send nothing before it is asked again.
+	// OriginStall is how long an origin may send nothing before the cache asks again.
 	OriginStall time.Duration
-	// ClientStall is how long a client may take no byte of an answer, and how long its request
-	// may take to come. No key of the file sets it.
+	// ClientStall is how long a client may read nothing of an answer, and the time limit for
+	// receiving its request. No key of the file sets it.
 	ClientStall time.Duration
 	Hub         Hub
 	S3          []*S3 // servers; at most one without Buckets
@@ -48,36 +48,36 @@ type Config struct {
 	Consul   Consul
 }
 
-// Prefetch is what is brought to the node before it is needed.
+// Prefetch configures what is fetched to the node before it is needed.
 type Prefetch struct {
-	// Models are brought whatever Consul says: models, images and compile caches as
-	// blob.ParseItem reads them.
+	// Models are fetched in addition to the lists in Consul: models, images and compile caches in
+	// the form that blob.ParseItem reads.
 	Models []string
-	// Docker is the container engine's socket, for images; "" to pull none.
+	// Docker is the container engine's socket, for pulling images; "" to pull none.
 	Docker string
-	// Key is the prefix of the lists in Consul KV, "" for none; Groups are the lists.
+	// Key is the prefix of the lists in Consul KV, "" for none; Groups are the lists' names.
 	Key    string
 	Groups []string
-	// AtOnce is how many nodes fetch at once, 0 for no bound.
+	// AtOnce limits the nodes that fetch at the same time; 0 for no limit.
 	AtOnce int
 }
 
-// Peer says how the caches of a cluster reach each other.
+// Peer configures how the caches of a cluster reach each other.
 type Peer struct {
 	Listen string
-	// Advertise is the address for the others.
+	// Advertise is the address at which other nodes reach this one.
 	Advertise string
-	// Service is the name in Consul, "" to know the peers by Known alone.
+	// Service is the name of the caches' service in Consul, "" to use only the peers in Known.
 	Service string
-	// Register is set where the cache registers itself.
+	// Register is true if the cache registers itself in Consul.
 	Register            bool
 	Known               []string
 	CA, Cert, Key, Name string
-	// Insecure is set where there is no TLS.
+	// Insecure is true if peers are connected without TLS.
 	Insecure bool
 }
 
-// Consul names the agent; what is empty comes from the CONSUL_* environment.
+// Consul is the connection to the agent. The CONSUL_* variables replace empty fields.
 type Consul struct {
 	Address, TokenFile, CAFile, CertFile, KeyFile, ServerName string
 }
@@ -136,8 +136,8 @@ type consulBody struct {
 	ServerName *string `hcl:"tls_server_name,optional"`
 }
 
-// Load reads a file; "" gives the defaults. Its error is one line that names the file,
-// the key and what to do.
+// Load reads a file; "" gives the defaults. Its error is one line with the file, the key and what
+// to do.
 func Load(path string) (*Config, error) {
 	text, name, err := hclfile.Read(path)
 	if err != nil {
@@ -146,7 +146,7 @@ func Load(path string) (*Config, error) {
 	return Parse(text, name)
 }
 
-// Parse reads a configuration; name is what errors call the file.
+// Parse parses a configuration; name is the file name for errors.
 func Parse(text []byte, name string) (*Config, error) {
 	var body fileBody
 	if err := hclfile.Decode(text, name, nil, &body, "s3"); err != nil {
@@ -202,7 +202,7 @@ func (b fileBody) config() (*Config, error) {
 	errs = append(errs, c.check(), c.peer(b.Peer))
 	for _, err := range errs {
 		if err != nil {
-			return nil, err // one at a time, in one line
+			return nil, err // only the first error, in one line
 		}
 	}
 	return c, nil
@@ -270,7 +270,8 @@ func (c *Config) peer(b *peerBody) error {
 	return nil
 }
 
-// check refuses addresses that nobody can reach, and certificates that are not all there.
+// check returns an error for addresses that other nodes cannot reach, and for incomplete
+// certificate settings.
 func (p *Peer) check() error {
 	host, port, err := net.SplitHostPort(p.Advertise)
 	switch {
@@ -291,7 +292,7 @@ func (p *Peer) check() error {
 	return nil
 }
 
-// Size reads a number of bytes such as "500GiB".
+// Size parses a number of bytes such as "500GiB".
 func Size(text string) (int64, error) {
 	number, factor := text, int64(1)
 	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {

@@ -10,32 +10,33 @@ import (
 	"strings"
 )
 
-// Hub is the Hugging Face Hub.
+// Hub configures the Hugging Face Hub as an origin.
 type Hub struct {
 	Endpoint, TokenFile string
-	// Namespaces are those of Nomad whose tasks may use the token.
+	// Namespaces are the Nomad namespaces whose tasks may use the token.
 	Namespaces Namespaces
 }
 
-// S3 is a server that speaks S3.
+// S3 configures a server with the S3 protocol.
 type S3 struct {
-	// Name is the label of its block, "" without one.
+	// Name is the label of its block, "" if it has none.
 	Name string
-	// Buckets are those that it serves; none for all that no other server serves.
+	// Buckets are the buckets that it serves; nil for all that no other server serves.
 	Buckets                                    []string
 	Endpoint, Region, CredentialsFile, Profile string
 	PathStyle, Anonymous, ETagIsMD5            bool
-	// Namespaces are those of Nomad whose tasks may use the keys.
+	// Namespaces are the Nomad namespaces whose tasks may use the keys.
 	Namespaces Namespaces
 }
 
-// OCI is how registries are asked.
+// OCI configures image registries as origins.
 type OCI struct {
-	// AuthFile holds the node's own credentials, as docker's config.json does; "" for none.
+	// AuthFile is a file in the format of Docker's config.json with the node's own credentials; ""
+	// for none.
 	AuthFile string
-	// Plain are hosts without TLS.
+	// Plain are the hosts to access without TLS.
 	Plain []string
-	// Namespaces are those of Nomad whose tasks may use the credentials.
+	// Namespaces are the Nomad namespaces whose tasks may use the credentials.
 	Namespaces Namespaces
 }
 
@@ -43,7 +44,7 @@ type OCI struct {
 type S3API struct {
 	// Listen is its address, "" for none.
 	Listen string
-	// Domain is the name below which a bucket can be a host.
+	// Domain is the domain whose subdomains are buckets.
 	Domain string
 	// KeysFile has the keys that the endpoint accepts, "" to accept everyone who reaches it.
 	KeysFile string
@@ -52,7 +53,7 @@ type S3API struct {
 // Namespaces are Nomad namespaces, or "*" for all of them and for clients without one.
 type Namespaces []string
 
-// Holds reports whether a namespace is one of them; "" is a client without one.
+// Holds reports whether n contains a namespace; "" is a client without one.
 func (n Namespaces) Holds(namespace string) bool {
 	return slices.Contains(n, "*") || namespace != "" && slices.Contains(n, namespace)
 }
@@ -111,10 +112,10 @@ func isURL(key, text string) error {
 	return nil
 }
 
-// s3 reads the servers that speak S3, of which each bucket has one.
+// s3 reads the S3 servers. Each bucket belongs to one of them.
 func (c *Config) s3(blocks []*s3Body) error {
 	names, buckets := map[string]bool{}, map[string]string{}
-	var shared *S3 // the first that has the keys of the environment
+	var shared *S3 // the first server that uses the keys in the environment
 	for _, b := range blocks {
 		s := b.server()
 		if err := s.check(); err != nil {
@@ -153,7 +154,8 @@ func (c *Config) s3(blocks []*s3Body) error {
 	return nil
 }
 
-// owner is whose server it is: the keys of one account are for all endpoints of Amazon.
+// owner identifies the owner of a server: the keys of one account are valid for all endpoints of
+// Amazon.
 func (s *S3) owner() string {
 	host := ""
 	if u, err := url.Parse(s.Endpoint); err == nil {
@@ -167,7 +169,7 @@ func (s *S3) owner() string {
 	return host
 }
 
-// block is what errors call the server's block.
+// block is the name of the server's block in errors.
 func (s *S3) block() string {
 	if s.Name == "" {
 		return "s3"
@@ -185,7 +187,7 @@ func (b *s3Body) server() *S3 {
 	}
 }
 
-// Key is what errors call the server's block when they name one of its keys.
+// Key is the name of the server's block in errors about one of its keys.
 func (s *S3) Key() string {
 	if s.Name == "" {
 		return "s3"

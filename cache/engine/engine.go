@@ -1,5 +1,4 @@
-// Package engine asks the node's container engine for images, by its API on a Unix
-// socket.
+// Package engine is a client of the node's container engine, through its API on a Unix socket.
 package engine
 
 import (
@@ -16,17 +15,17 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// Engine is a Docker engine.
+// Engine is a client of a Docker engine.
 type Engine struct {
 	http *http.Client
-	// timeout bounds a request for which the engine needs no registry.
+	// timeout limits a request that needs no registry.
 	timeout time.Duration
 }
 
-// timeout is that of an Engine.
+// timeout is the default of Engine.timeout.
 const timeout = 30 * time.Second
 
-// New makes a client of a socket.
+// New returns a client of the engine at a socket.
 func New(socket string) *Engine { return &Engine{cacheapi.OverSocket(socket), timeout} }
 
 // Has reports whether an image is on the node.
@@ -47,7 +46,7 @@ func (e *Engine) Has(ctx context.Context, image string) (bool, error) {
 	return false, refusal(res)
 }
 
-// Pull pulls an image without credentials. It returns when the image is here.
+// Pull pulls an image without credentials. It returns when the image is on the node.
 func (e *Engine) Pull(ctx context.Context, image string) error {
 	res, err := e.ask(ctx, http.MethodPost, "/images/create?"+url.Values{"fromImage": {image}}.Encode())
 	if err != nil {
@@ -72,8 +71,9 @@ func (e *Engine) Pull(ctx context.Context, image string) error {
 	}
 }
 
-// PullAs pulls an image by one name and gives it another, and keeps that alone. A name with a
-// digest only a pull can give; with all layers here it reads no more than the manifest.
+// PullAs pulls an image by the name from, and stores it only under the second name. Only a pull can
+// store a name with a digest; it reads no more than the manifest, because all layers are on the
+// node already.
 func (e *Engine) PullAs(ctx context.Context, from, name string) error {
 	if err := e.Pull(ctx, from); err != nil {
 		return err

@@ -1,6 +1,6 @@
-// Package hubtest stands in for the Hugging Face Hub on the wire, for tests and
-// benchmarks: repositories of made-up files, signed URLs, and the ways in which the
-// real one fails. It counts the bytes of files that it sends.
+// Package hubtest is a fake Hugging Face Hub for tests and benchmarks, with repositories of
+// generated files, signed URLs, and the failures of the real Hub. It counts the bytes of files that
+// it sends.
 package hubtest
 
 import (
@@ -22,36 +22,36 @@ import (
 	"time"
 )
 
-// Hub is a stand-in. Its fields may be changed while it runs, with Set.
+// Hub is a fake Hub. Change its fields with Set while it runs.
 type Hub struct {
 	URL string
-	cdn string // another host, as the real one has
+	cdn string // a different host, as at the real Hub
 
 	mu    sync.Mutex
 	repos map[string]*repo
-	// Token, if any, is asked for: with Private by every request, else by those for
-	// files alone, as the real one does for gated repositories.
+	// Token is the required token, "" for none. With Private every request needs it, otherwise only
+	// requests for files, as at the real Hub for gated repositories.
 	Token   string
 	Private bool
-	// Down answers nothing but 503; Limit answers 429 to that many requests.
+	// Down answers every request with 503; Limit answers that many requests with 429.
 	Down  bool
 	Limit int
-	// Cut breaks an answer off after so many bytes, as often as Cuts says.
+	// Cut ends an answer after that many bytes. Cuts is the number of answers to end.
 	Cut, Cuts int
-	// Stall sends nothing of a file until it is closed, Lists no list of files.
+	// Stall delays all files until it is closed, Lists all lists of files.
 	Stall, Lists chan struct{}
-	// Page is how many entries a page of a tree has; 0 for 3. The real one has 1000.
+	// Page is the number of entries in a page of a tree; 0 for 3. The real Hub has 1000.
 	Page int
-	// Endless has the list of files go on for ever.
+	// Endless makes the list of files endless.
 	Endless bool
-	// Expired counts how many signed URLs are refused once, with 403.
+	// Expired is the number of signed URLs that are rejected once, with 403.
 	Expired int
-	// Corrupt flips a byte of every answer. Longer is by how many bytes the tree says that
-	// files kept apart from Git are longer than they are.
+	// Corrupt flips a byte of every answer. Longer is the number of bytes by which the tree
+	// overstates the size of LFS files.
 	Corrupt bool
 	Longer  int
 
-	// Sending is how many answers with a file are on their way.
+	// Sending is the number of answers with a file in progress.
 	Sending int
 
 	changed  chan struct{}     // closed by the next change of what was sent
@@ -60,7 +60,7 @@ type Hub struct {
 	requests []string
 	signed   int
 
-	listed string // what list is of
+	listed string // key of list
 	list   []map[string]any
 }
 
@@ -69,14 +69,14 @@ type repo struct {
 	commits   map[string]map[string]File
 }
 
-// File is a file of a repository. LFS keeps it apart from Git.
+// File is a file of a repository. LFS stores it in Git LFS.
 type File struct {
 	Body []byte
 	LFS  bool
-	oid  string // its digest; of Git where it is not LFS
+	oid  string // SHA-256 for an LFS file, otherwise the Git object ID
 }
 
-// Start starts a stand-in. The caller must call the function that it returns.
+// Start starts a fake Hub. The caller must call the returned function.
 func Start() (*Hub, func()) {
 	h, stop, err := StartAt("127.0.0.1")
 	if err != nil {
@@ -85,7 +85,7 @@ func Start() (*Hub, func()) {
 	return h, stop
 }
 
-// StartAt starts a stand-in on a host.
+// StartAt is like Start, on a given host.
 func StartAt(host string) (h *Hub, stop func(), err error) {
 	h = &Hub{repos: map[string]*repo{}, lfs: map[string][]byte{}, read: map[string]int64{}}
 	var servers []*httptest.Server
@@ -109,14 +109,14 @@ func StartAt(host string) (h *Hub, stop func(), err error) {
 	return h, stop, nil
 }
 
-// Set changes fields.
+// Set changes fields of the Hub.
 func (h *Hub) Set(change func(h *Hub)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	change(h)
 }
 
-// Push makes a commit of a branch, and returns it.
+// Push adds a commit to a branch, and returns it.
 func (h *Hub) Push(name, branch string, files map[string]File) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -140,21 +140,21 @@ func (h *Hub) Push(name, branch string, files map[string]File) string {
 	return sha
 }
 
-// Bytes makes the contents of a file, the same for the same seed.
+// Bytes generates the contents of a file, the same for the same seed.
 func Bytes(seed uint64, size int) []byte {
 	b := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
 	return b
 }
 
-// Read is how many bytes of files were sent, in all.
+// Read returns the number of bytes of files that were sent.
 func (h *Hub) Read() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.Sent()
 }
 
-// Sent is what Read returns, for the functions of Set and Await.
+// Sent is like Read, for functions that Set and Await call with the lock held.
 func (h *Hub) Sent() (sum int64) {
 	for _, n := range h.read {
 		sum += n
@@ -174,8 +174,8 @@ func (h *Hub) Delete(name string) {
 	delete(h.repos, name)
 }
 
-// Await waits until a condition on what was sent holds, and reports whether it does
-// before the limit.
+// Await waits until the condition holds, and reports whether it does before the limit. It checks it
+// whenever more was sent.
 func (h *Hub) Await(limit time.Duration, ok func(h *Hub) bool) bool {
 	late := time.After(limit)
 	for {
@@ -197,7 +197,7 @@ func (h *Hub) Await(limit time.Duration, ok func(h *Hub) bool) bool {
 	}
 }
 
-// note changes what was sent, and wakes who waits for it.
+// note counts sent bytes, and wakes those who wait in Await.
 func (h *Hub) note(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -208,7 +208,7 @@ func (h *Hub) note(change func()) {
 	}
 }
 
-// Requests lists method and path of all requests, and forgets them.
+// Requests returns the methods and paths of all requests since the last call.
 func (h *Hub) Requests() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -217,7 +217,7 @@ func (h *Hub) Requests() []string {
 	return all
 }
 
-// commitOf is a branch's.
+// commitOf returns the commit of a branch.
 func commitOf(r *repo, revision string) string {
 	if sha := r.revisions[revision]; sha != "" {
 		return sha
@@ -238,8 +238,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuses answers in place of the hub's files while the hub is down, limits requests or
-// wants another token. It reports whether it did.
+// refuses answers a request with an error while the Hub is down, limits requests or requires
+// another token. It reports whether it did.
 func (h *Hub) refuses(w http.ResponseWriter, r *http.Request) bool {
 	h.mu.Lock()
 	h.requests = append(h.requests, r.Method+" "+r.URL.RequestURI())
@@ -329,10 +329,11 @@ func sorted(files map[string]File) []string {
 	return all
 }
 
-// page is a Hub's Page: few, so that every test turns pages.
+// page is the default of Hub.Page. It is small, so that every test reads several pages.
 const page = 3
 
-// entries are those of a tree. The last one is kept: it is asked for page by page.
+// entries returns the entries of a tree. It caches the last tree, because clients read it page by
+// page.
 func (h *Hub) entries(sha string, files map[string]File, longer int) []map[string]any {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -386,10 +387,10 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map
 	_ = json.NewEncoder(w).Encode(entries[from:end])
 }
 
-// SHA256 and GitOID are what the Hub calls contents by.
+// SHA256 returns the SHA-256 of contents in hex, the Hub's name of an LFS file.
 func SHA256(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
 
-// GitOID is what Git calls a blob.
+// GitOID returns the Git object ID of contents.
 func GitOID(b []byte) string {
 	s := sha1.New()
 	fmt.Fprintf(s, "blob %d\x00", len(b))
@@ -422,7 +423,7 @@ func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, path string, files
 	h.send(w, r, path, f.Body)
 }
 
-// signedFile is the other host: it knows no tokens.
+// signedFile serves the other host, which ignores tokens.
 func (h *Hub) signedFile(w http.ResponseWriter, r *http.Request) {
 	if r.Header.Get("Authorization") != "" {
 		http.Error(w, "a token was sent to another host", http.StatusBadRequest)

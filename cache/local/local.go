@@ -1,5 +1,4 @@
-// Package local answers the programs of the node on a Unix socket: what internal/cacheapi
-// describes.
+// Package local serves programs of the node on a Unix socket, with the API in internal/cacheapi.
 package local
 
 import (
@@ -27,7 +26,7 @@ const (
 // name, for a task of a Nomad namespace that sends the token given, or "".
 type Token func(scheme, name, namespace, given string) string
 
-// Handler answers.
+// Handler serves the API.
 func Handler(l *models.Library, token Token, status func() cacheapi.Status) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/fetch", func(w http.ResponseWriter, r *http.Request) { fetch(w, r, l, token) })

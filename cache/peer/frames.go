@@ -1,5 +1,5 @@
-// Package peer is how the caches of a cluster find each other and ask each other for
-// chunks, over TLS with certificates on both sides.
+// Package peer connects the caches of a cluster: they find each other and request chunks from each
+// other, over TLS with certificates on both sides.
 package peer
 
 import (

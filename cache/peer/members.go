@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Members are the addresses of the caches that are alive.
+// Members are the addresses of the live caches.
 type Members struct {
 	self    string
 	mu      sync.Mutex
@@ -21,8 +21,8 @@ type Members struct {
 	changed chan struct{} // closed when all changes, and replaced
 }
 
-// NewMembers begins with the peers that are known from the start. Self is the address
-// by which the others know this node.
+// NewMembers returns Members with the peers that are known from the start. self is the address of
+// this node for the others.
 func NewMembers(self string, known []string) *Members {
 	m := &Members{self: self, changed: make(chan struct{})}
 	m.set(known)
@@ -42,22 +42,22 @@ func (m *Members) set(peers []string) {
 	}
 }
 
-// Changed is closed when the peers change.
+// Changed returns a channel that is closed when the peers change.
 func (m *Members) Changed() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.changed
 }
 
-// Peers lists the peers, this node among them.
+// Peers returns the address of this node, and all peers including this node.
 func (m *Members) Peers() (self string, peers []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.self, m.all
 }
 
-// Follow reads the peers from a service in Consul until the context ends. While Consul does not
-// answer, Follow keeps the last ones.
+// Follow reads the peers from a service in Consul until ctx ends. While Consul does not answer, it
+// keeps the last known ones.
 func (m *Members) Follow(ctx context.Context, client *api.Client, service string, log *slog.Logger) {
 	index := uint64(0)
 	for ctx.Err() == nil {
@@ -84,7 +84,7 @@ func (m *Members) Follow(ctx context.Context, client *api.Client, service string
 	}
 }
 
-// Address is where an instance listens.
+// Address returns the address of an instance.
 func Address(e *api.ServiceEntry) string {
 	host := e.Service.Address
 	if host == "" {

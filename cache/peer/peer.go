@@ -17,23 +17,24 @@ import (
 	"aliquot.example/cache/store"
 )
 
-// path is that of a request for a chunk, heldPath that for the list of whole objects.
+// path is the path of requests for a chunk, heldPath that of requests for the list of complete
+// objects.
 const (
 	path     = "/v1/chunk"
 	heldPath = "/v1/held"
 )
 
-// Network asks peers for chunks. It is a fetch.Network.
+// Network requests chunks from peers. It implements fetch.Network.
 type Network struct {
 	*Members
 	Client *http.Client
-	// Files are those of Client, nil on a network that is trusted.
+	// Files are the certificates of Client; nil on a trusted network.
 	Files *Files
-	// Scheme is https, or http on a network that is trusted.
+	// Scheme is https, or http on a trusted network.
 	Scheme string
 }
 
-// Chunk asks a peer. It sends the client's token only over TLS.
+// Chunk requests a chunk from a peer. It sends the client's token only over TLS.
 func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.ReadCloser, func() uint32, error) {
 	if n.Scheme != "https" {
 		q.Token = ""
@@ -66,7 +67,7 @@ func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.
 // maxMarks bounds what is read of an answer.
 const maxMarks = 4 << 20
 
-// Marks asks a peer what it has whole. The answer is 8 bytes for each object.
+// Marks requests the marks of a peer's whole objects. Each has 8 bytes.
 func (n *Network) Marks(ctx context.Context, peer string) ([]uint64, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Scheme+"://"+peer+heldPath, nil)
 	if err != nil {
@@ -101,8 +102,8 @@ func held(w http.ResponseWriter, c *fetch.Cache) {
 // maxRequest is in bytes.
 const maxRequest = 64 << 10
 
-// Handler answers peers. With insecure set, anyone can be a peer, so the node's own token for the
-// origin is not used for them.
+// Handler serves peers. With insecure, anyone can be a peer, so it does not use the node's own
+// token for the origin on their behalf.
 func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+alivePath, func(w http.ResponseWriter, _ *http.Request) {
@@ -132,7 +133,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 		}
 		defer reader.Close()
 		answer := http.NewResponseController(w)
-		// The deadline of the server is for questions, not for chunks.
+		// The server's deadline is for requests, not for chunks.
 		_ = answer.SetWriteDeadline(time.Time{})
 		w.WriteHeader(http.StatusOK)
 		_ = answer.Flush()

@@ -14,11 +14,11 @@ import (
 	"aliquot.example/cache/bulk"
 )
 
-// Files are those of mutual TLS. They are read for each handshake, so that a renewed certificate
-// needs no restart.
+// Files are the paths of a certificate, its key and the CA for mutual TLS. They are read for each
+// handshake, so that a renewed certificate needs no restart.
 type Files struct {
 	CA, Cert, Key string
-	// ServerName is in the certificate of every cache.
+	// ServerName is a name in the certificate of every cache.
 	ServerName string
 }
 
@@ -39,7 +39,7 @@ func (f Files) config() (*tls.Config, error) {
 		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
 		RootCAs: pool, ServerName: f.ServerName, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
 		NextProtos: []string{"http/1.1"},
-		// A certificate of the same CA that is not a cache's is refused on both sides.
+		// Both sides reject a certificate of the same CA that does not belong to a cache.
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 {
 				return errors.New("no certificate")
@@ -49,8 +49,8 @@ func (f Files) config() (*tls.Config, error) {
 	}, nil
 }
 
-// trusted checks the certificate of a connection's server with the files as they are now, as a
-// new handshake would. While they cannot be read, the connection counts as it did.
+// trusted checks the server's certificate of a connection with the present files, as a new
+// handshake would. If they cannot be read, the connection stays trusted.
 func (f Files) trusted(s *tls.ConnectionState) error {
 	config, err := f.config()
 	if err != nil {
@@ -66,7 +66,7 @@ func (f Files) trusted(s *tls.ConnectionState) error {
 	return err
 }
 
-// Listen listens for peers.
+// Listen wraps a listener for peers in TLS.
 func (f Files) Listen(l net.Listener) (net.Listener, error) {
 	if _, err := f.config(); err != nil {
 		return nil, err
@@ -76,13 +76,13 @@ func (f Files) Listen(l net.Listener) (net.Listener, error) {
 	}}), nil
 }
 
-// NewClient makes a client for peers; files are nil on a network that is trusted.
+// NewClient returns a client for peers; files is nil on a trusted network.
 func NewClient(files *Files) *http.Client {
 	dialer := &net.Dialer{Timeout: 2 * time.Second}
 	t := &http.Transport{
 		DialContext: bulk.Dial(dialer), ResponseHeaderTimeout: 4 * time.Second,
-		// The server's idle timeout is a minute: the client's is shorter, so that a request does not
-		// meet a connection that the server just closes.
+		// The server's idle timeout is one minute. The client's is shorter, so that it sends no
+		// request on a connection that the server is just closing.
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 45 * time.Second, DisableCompression: true,
 		ReadBufferSize: 64 << 10, // several small frames at a time
 	}

@@ -15,15 +15,15 @@ import (
 const (
 	// alivePath answers 204.
 	alivePath = "/v1/alive"
-	// warmEvery is how long a connection to a peer is idle at most. It is below the idle
-	// timeouts of both sides.
+	// warmEvery is the longest idle time of a connection to a peer. It is below the idle timeouts
+	// of both sides.
 	warmEvery = 30 * time.Second
 	// warmTimeout bounds one request.
 	warmTimeout = 5 * time.Second
 	// warmSpread is the time over which a node connects to peers that it has just learned of,
 	// and the first pause after a failure.
 	warmSpread = time.Second
-	// warmPeers bounds the connections that are kept, warmAtOnce the handshakes at once.
+	// warmPeers limits the connections, and warmAtOnce the concurrent handshakes.
 	warmPeers, warmAtOnce = 128, 4
 )
 
@@ -66,7 +66,7 @@ func (n *Network) KeepWarm(ctx context.Context) {
 	}
 }
 
-// warmed lists the peers to which connections are kept. Each node chooses others.
+// warmed lists the peers to keep connections to. Each node chooses different ones.
 func (n *Network) warmed() (peers []string) {
 	self, all := n.Peers()
 	for _, p := range blob.Owners(self, 0, all) {
@@ -77,7 +77,7 @@ func (n *Network) warmed() (peers []string) {
 	return peers
 }
 
-// keepOne keeps a connection to one peer.
+// keepOne keeps a connection to one peer open.
 func (n *Network) keepOne(ctx context.Context, peer string, turns chan struct{}) {
 	wait, pause := rand.N(warmSpread), warmSpread
 	ask := n.connect
@@ -95,7 +95,7 @@ func (n *Network) keepOne(ctx context.Context, peer string, turns chan struct{})
 	}
 }
 
-// connect asks a peer to which there may be no connection, when it has a turn.
+// connect sends a request to a peer without a connection, within a turn.
 func (n *Network) connect(ctx context.Context, peer string, turns chan struct{}) error {
 	select {
 	case turns <- struct{}{}:
@@ -112,8 +112,8 @@ func (n *Network) repeat(ctx context.Context, peer string, _ chan struct{}) erro
 	return n.alive(ctx, peer)
 }
 
-// alive sends a peer a request without content. A connection that is kept would outlive the
-// certificate of its peer, so alive checks that the peer is still trusted.
+// alive sends an empty request to a peer. A kept connection could outlive the peer's certificate,
+// so alive checks that the peer is still trusted.
 func (n *Network) alive(ctx context.Context, peer string) error {
 	ctx, cancel := context.WithTimeout(ctx, warmTimeout)
 	defer cancel()
@@ -134,7 +134,7 @@ func (n *Network) alive(ctx context.Context, peer string) error {
 		return nil
 	}
 	if err := n.Files.trusted(res.TLS); err != nil {
-		n.Client.CloseIdleConnections() // those to the other peers are made again
+		n.Client.CloseIdleConnections() // those to the other peers are opened again
 		return fmt.Errorf("peer %s: %w", peer, err)
 	}
 	return nil

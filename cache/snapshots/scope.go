@@ -98,7 +98,7 @@ func (s *Cache) list(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(s.keys(r.URL.Query().Get("scope")))
 }
 
-// bounded writes no faster than the bound on what is sent to peers.
+// bounded writes within the rate limit for peers.
 type bounded struct {
 	http.ResponseWriter
 	ctx  context.Context

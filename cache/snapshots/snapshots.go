@@ -1,5 +1,5 @@
-// Package snapshots keeps what model servers compiled, and gives it to other nodes. What
-// a key means internal/compiled decides; here it is a name that one archive has for good.
+// Package snapshots stores the compile caches of model servers, and shares them with other nodes.
+// internal/compiled defines the keys; here a key is the permanent name of one archive.
 package snapshots
 
 import (
@@ -21,7 +21,7 @@ import (
 	"aliquot.example/internal/compiled"
 )
 
-// Path is that of snapshots, on the socket and between caches; a key follows.
+// Path is the prefix of snapshots' paths, on the socket and between caches; a key follows.
 const Path = "/v1/compiled/"
 
 const (
@@ -43,29 +43,28 @@ const (
 // Cache keeps snapshots in a store.
 type Cache struct {
 	Store *store.Store
-	// Peers lists self and all caches; nil where snapshots are not shared.
+	// Peers returns this node's address and all caches; nil if snapshots are not shared.
 	Peers  func() (self string, all []string)
 	Client *http.Client
 	Log    *slog.Logger
-	// Count counts questions by how they ended: here, peer, none or published.
+	// Count counts a request by its result: here, peer, none or published.
 	Count func(result string)
-	// Sent accounts for bytes that go to a peer, and waits as long as the bound on them
-	// asks for.
+	// Sent counts bytes that are sent to a peer, and waits as the rate limit requires.
 	Sent func(ctx context.Context, n int) error
 	// Stall is how long a peer may send nothing of a snapshot; 0 for 30 s.
 	Stall time.Duration
 }
 
-// errors of a Shelf.
+// The errors of a Shelf.
 var (
 	errNone   = errors.New("no cache has this snapshot")
 	errExists = errors.New("there is such a snapshot already, and it stays")
 )
 
-// View is the name of a snapshot's view in the store.
+// View returns the name of a snapshot's view in the store.
 func View(key string) string { return views + key }
 
-// views begins the names of snapshots' views.
+// views is the prefix of the names of snapshots' views.
 const views = "compiled-"
 
 // openLocal opens a snapshot of this node; store.ErrAbsent without one.

@@ -1,5 +1,5 @@
-// Package wirefake answers as Nomad, Consul and gateways do over HTTP, for a cluster of
-// any size that a test makes up. It is for tests of the page alone.
+// Package wirefake is a fake of Nomad's, Consul's and the gateways' HTTP APIs for a cluster of any
+// size, for tests of the web page.
 package wirefake
 
 import (
@@ -20,7 +20,7 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// Cluster is what the answers are made of. Change it within Do.
+// Cluster has the data of the answers. Change it within Do.
 type Cluster struct {
 	Nodes    []*nomad.NodeListStub
 	Allocs   []*nomad.AllocationListStub
@@ -28,13 +28,13 @@ type Cluster struct {
 	Policies []*nomad.ScalingPolicy
 	Scale    map[string]*nomad.JobScaleStatusResponse // by job
 	Services []api.Service
-	Series   map[string][]api.Point // by service; seconds to come are told when they are over
+	Series   map[string][]api.Point // by service; a second is reported once it has passed
 	Latency  map[string][]api.Latency
 	KV       map[string][]byte
 	Requests api.Requests
-	// Tokens are those that may read, where ACLs are on: nil means that they are off.
+	// Tokens are the tokens that may read; nil if ACLs are off.
 	Tokens map[string]bool
-	// NomadDown, ConsulDown and GatewayDown make those answer 500 or 503.
+	// NomadDown, ConsulDown and GatewayDown make these servers answer 500 or 503.
 	NomadDown, ConsulDown, GatewayDown bool
 
 	Server *httptest.Server
@@ -44,7 +44,7 @@ type Cluster struct {
 	changed chan struct{}
 }
 
-// Start serves a cluster without anything in it.
+// Start serves an empty cluster.
 func Start() *Cluster {
 	c := &Cluster{
 		Stats: map[string]*nomad.HostStats{}, Scale: map[string]*nomad.JobScaleStatusResponse{},
@@ -55,7 +55,7 @@ func Start() *Cluster {
 	return c
 }
 
-// Do changes the cluster, and has those told who wait for a change.
+// Do changes the cluster, and ends blocking queries.
 func (c *Cluster) Do(change func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,7 +106,7 @@ func (c *Cluster) mux() http.Handler {
 	return mux
 }
 
-// nomadList answers a list, and waits for a change where it is asked to.
+// nomadList answers a request for a list. A blocking query waits for a change.
 func (c *Cluster) nomadList(list func() any) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		wait, _ := time.ParseDuration(r.FormValue("wait"))
@@ -148,7 +148,7 @@ func (c *Cluster) nomadList(list func() any) http.HandlerFunc {
 	}
 }
 
-// onePage is the part of a list that is asked for, and says in a header where the next begins.
+// onePage returns the requested page of a list, and sets the header with the token of the next one.
 func onePage(w http.ResponseWriter, r *http.Request, all []*nomad.AllocationListStub) []*nomad.AllocationListStub {
 	size, _ := strconv.Atoi(r.FormValue("per_page"))
 	from, _ := strconv.Atoi(r.FormValue("next_token"))
@@ -295,7 +295,7 @@ func (c *Cluster) concurrency(r *http.Request) any {
 	return out
 }
 
-// AddNode adds a node with GPUs of so many slices each, none of them held.
+// AddNode adds a node with GPUs of that many slices each, all free.
 func (c *Cluster) AddNode(name, vendor, class string, gpus, slices int) *nomad.NodeListStub {
 	text := func(s string) *nomad.Attribute { return &nomad.Attribute{StringVal: &s} }
 	whole := func(n int64) *nomad.Attribute { return &nomad.Attribute{IntVal: &n} }
@@ -322,7 +322,7 @@ func (c *Cluster) AddNode(name, vendor, class string, gpus, slices int) *nomad.N
 	return node
 }
 
-// AddAlloc has an allocation of a job hold slices of one GPU of a node, from one on.
+// AddAlloc adds an allocation of a job that holds consecutive slices of one GPU of a node.
 func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, from,
 	slices int) *nomad.AllocationListStub {
 	devices := node.NodeResources.Devices[gpu]
@@ -342,8 +342,8 @@ func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, fro
 	return a
 }
 
-// AddPolicy has a group of a job scaled from 0 to 4 by a query of 15 minutes and settings of
-// aliquot-strategy.
+// AddPolicy adds a scaling policy with settings of aliquot-strategy to a group, with a count of 0
+// to 4 and a query window of 15 minutes.
 func (c *Cluster) AddPolicy(job, group, query string, settings map[string]string) {
 	least, most := int64(0), int64(4)
 	strategy := []any{map[string]any{"aliquot-strategy": []any{settings}}}
@@ -355,13 +355,13 @@ func (c *Cluster) AddPolicy(job, group, query string, settings map[string]string
 	})
 }
 
-// ReplicaOf is what a gateway says of an allocation that serves.
+// ReplicaOf returns an allocation that serves requests as a gateway reports it.
 func ReplicaOf(a *nomad.AllocationListStub, class string, slots int) api.Replica {
 	return api.Replica{ID: "_nomad-task-" + a.ID + "-server-app-http", Class: class, Slices: 5, Slots: slots,
 		Usable: slots, Rate: 2}
 }
 
-// Prometheus answers every query for a range with one line at a value, without labels.
+// Prometheus answers every range query with one series of a constant value, without labels.
 func Prometheus(value float64) *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start, _ := strconv.ParseFloat(r.FormValue("start"), 64)
