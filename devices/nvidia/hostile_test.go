@@ -264,7 +264,7 @@ func TestAReplacedDaemonIsCounted(t *testing.T) {
 	until(t, c, "healthy", allWell)
 	kill(t, b.control(b.uuids(t)[0]))
 	gs := until(t, c, "a daemon that has ended", func(gs groups) bool { return !allWell(gs) })
-	if _, why := health(gs[0]); why != "MPS daemon has ended and is started again" {
+	if _, why := health(gs[0]); why != "MPS daemon has ended; restarting it" {
 		t.Errorf("%q", why)
 	}
 	g := until(t, c, "healthy again", allWell)[0]

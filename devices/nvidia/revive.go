@@ -40,13 +40,13 @@ func (k *supervisor) restartHung(ctx context.Context, why error) {
 	if pid == 0 {
 		if k.served {
 			k.served = false
-			k.restarted("MPS daemon has ended and is started again")
+			k.restarted("MPS daemon has ended; restarting it")
 		}
 		k.start(ctx)
 		return
 	}
 	if k.killed(pid, why, "started again") {
-		k.restarted("MPS daemon hung and is started again")
+		k.restarted("MPS daemon hung; restarting it")
 		k.start(ctx)
 	}
 }
