@@ -75,7 +75,7 @@ func TestSlicesChangeUnderATask(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g := groups["h100-0"]; len(g.Instances) != 10 || !strings.Contains(g.Instances[0].HealthDescription, "from before slices or mode changed") {
+	if g := groups["h100-0"]; len(g.Instances) != 10 || !strings.Contains(g.Instances[0].HealthDescription, "from before a change of slices or mode") {
 		t.Errorf("the GPU is offered as %+v", g.Instances)
 	}
 	over := submit(ctx, t, c, gapJob, cluster.Vars{"name": "over", "image": c.Image, "count": 10})

@@ -389,7 +389,7 @@ func TestAnInstallationThatHangs(t *testing.T) {
 		}
 	}
 	end(errors.New("it took longer than 2h"))
-	if err := <-done; err == nil || !strings.Contains(err.Error(), "apt-get was ended: it took longer than 2h") {
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "apt-get was killed: it took longer than 2h") {
 		t.Errorf("%v", err)
 	}
 	if fd, err := unix.PidfdOpen(int(pid), 0); err == nil {

@@ -93,7 +93,7 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 			}})
 		}
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "overhead: %s is left out: %v\n", p.name, err)
+			fmt.Fprintf(os.Stderr, "overhead: skipping %s: %v\n", p.name, err)
 		}
 	}
 	return routes, nil

@@ -194,7 +194,7 @@ func (o *options) chosen() []proxy {
 			continue
 		}
 		if _, err := exec.LookPath(p.name); err != nil && !strings.HasPrefix(p.name, "aliquot") {
-			fmt.Fprintf(os.Stderr, "bench/llm: %s is not on PATH and is left out\n", p.name)
+			fmt.Fprintf(os.Stderr, "bench/llm: %s is not on PATH: skipping it\n", p.name)
 			continue
 		}
 		out = append(out, p)

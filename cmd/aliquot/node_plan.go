@@ -204,7 +204,7 @@ func driverLine(v gpu.Vendor, d driver.Installed, packages []driver.Package) str
 	}
 	line += fmt.Sprintf(", %d packages, %d of them held", len(packages), held)
 	if d.Foreign != "" {
-		line += ", brought by " + d.Foreign
+		line += ", installed by " + d.Foreign
 	}
 	return line
 }

@@ -42,7 +42,7 @@ func (l *loop) staleHolders(ctx context.Context, plan share.Plan) map[gpu.ID]str
 			}
 			if n > 0 {
 				out[o.ID] = fmt.Sprintf(
-					"allocation %s (task %q) holds %d instances of it from before slices or mode changed; "+
+					"allocation %s (task %q) holds %d instances of it from before a change of slices or mode; "+
 						"it takes new tasks when that allocation has ended", own.alloc, own.task, n)
 				break
 			}

@@ -115,7 +115,7 @@ func (s settings) confineRights(task TaskConfig) error {
 		}
 	}
 	if task.PidMode == "host" || strings.HasPrefix(task.PidMode, "container:") {
-		return fmt.Errorf("pid_mode = %q lets the task take open GPUs from the processes of others: %s", task.PidMode,
+		return fmt.Errorf("pid_mode = %q lets the task use GPUs that processes of other tasks have open: %s", task.PidMode,
 			liftUngranted)
 	}
 	return nil

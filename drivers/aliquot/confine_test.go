@@ -142,8 +142,8 @@ func TestNoWayToAGPUPastTheGrant(t *testing.T) {
 		{`"security_opt": ["writable-cgroups=true"]`, `security_opt "writable-cgroups=true"`},
 		{`"security_opt": ["no-new-privileges", "writable-cgroups:true"]`, `security_opt "writable-cgroups:true"`},
 		{`"security_opt": ["systempaths=unconfined"]`, `security_opt "systempaths=unconfined"`},
-		{`"pid_mode": "host"`, `pid_mode = "host" lets the task take open GPUs`},
-		{`"pid_mode": "container:other"`, `pid_mode = "container:other" lets the task take open GPUs`},
+		{`"pid_mode": "host"`, `pid_mode = "host" lets the task use GPUs that processes of other tasks have open`},
+		{`"pid_mode": "container:other"`, `pid_mode = "container:other" lets the task use GPUs that processes of other tasks have open`},
 	} {
 		for name, grant := range map[string]map[string]string{"none": nil, "whole": reserved(wholeGrant())} {
 			text := `{"image": "x:1", ` + c.config + `}`

@@ -33,7 +33,7 @@ func TestAProgramThatHangs(t *testing.T) {
 		}
 	}
 	end(errors.New("it took longer than 1m"))
-	if err := <-done; err == nil || !strings.Contains(err.Error(), "sh was ended: it took longer than 1m") {
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "sh was killed: it took longer than 1m") {
 		t.Errorf("%v", err)
 	}
 }

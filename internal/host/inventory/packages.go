@@ -32,7 +32,7 @@ func packages(ctx context.Context, root host.Root) (arch string, out []driver.Pa
 	for line := range strings.Lines(text) {
 		fields := strings.Split(strings.TrimRight(line, "\n"), "\t")
 		if len(fields) != 3 || len(fields[0]) < 2 {
-			return "", nil, fmt.Errorf("cannot parse the line %q of dpkg-query", host.Clip(line))
+			return "", nil, fmt.Errorf("dpkg-query printed %q: want status, package and version", host.Clip(line))
 		}
 		p := driver.Package{Name: fields[1], Version: fields[2], Held: fields[0][0] == 'h',
 			Broken: states[fields[0][1]]}
