@@ -115,8 +115,8 @@ func (s settings) confineRights(task TaskConfig) error {
 		}
 	}
 	if task.PidMode == "host" || strings.HasPrefix(task.PidMode, "container:") {
-		return fmt.Errorf("pid_mode = %q lets the task use GPUs that processes of other tasks have open: %s", task.PidMode,
-			liftUngranted)
+		return fmt.Errorf("pid_mode = %q lets the task use GPUs that processes of other tasks have open: %s",
+			task.PidMode, liftUngranted)
 	}
 	return nil
 }
