@@ -291,7 +291,7 @@ func TestErrorsOfAStartAreOneLine(t *testing.T) {
 		{`{"image": "x:1", "attachment_timeout": "soon"}`, `attachment_timeout is "soon"`, nil},
 		{`{"image": "x:1"}`, "its MPS daemon is not running", reserved(lost)},
 		{`{"image": "x:1"}`, "is not below run_dir", reserved(outside)},
-		{`{"image": "x:1"}`, "GPU-1 at 0000:99:00.0 is not known", reserved(gone)},
+		{`{"image": "x:1"}`, "does not know GPU GPU-1 at 0000:99:00.0", reserved(gone)},
 		{`{"image": "x:1"}`, "the task has 2 GPU grants", two},
 		{`{"images": [{"rocm": "x"}]}`, "images has no cuda for nvidia h100-0", reserved(lost)},
 	} {

@@ -127,7 +127,7 @@ func TestNVIDIANodesThatAreMissingAreNamed(t *testing.T) {
 	os.Remove(filepath.Join(r.dir, "dev/nvidia3"))
 	for want, g := range map[string]gpu.Grant{
 		"/dev/nvidia3 is missing":              {GPUs: []gpu.ID{"a"}, PCI: []string{"0000:3b:00.0"}},
-		"a at 0000:00:00.0 is not known":       {GPUs: []gpu.ID{"a"}, PCI: []string{"0000:00:00.0"}},
+		"does not know GPU a at 0000:00:00.0":  {GPUs: []gpu.ID{"a"}, PCI: []string{"0000:00:00.0"}},
 		"no PCI address for GPU b":             {GPUs: []gpu.ID{"a", "b"}, PCI: []string{"0000:1b:00.0"}},
 		`"../0" is not a GPU instance`:         {GPUs: []gpu.ID{"a"}, PCI: []string{"0000:1b:00.0"}, MIG: []string{"../0"}, Sharing: gpu.SharingMIG},
 		"gi9/access: no such file":             {GPUs: []gpu.ID{"a"}, PCI: []string{"0000:1b:00.0"}, MIG: []string{"9/0"}, Sharing: gpu.SharingMIG},

@@ -271,7 +271,7 @@ func TestWhatTheCacheRefusesIsOneLine(t *testing.T) {
 	s := ship(t, n.config())
 	for model, want := range map[string]string{
 		"hf://Qwen/Nothing@main":   "not found",
-		"file:///etc/passwd":       "no origin",
+		"file:///etc/passwd":       "files is not set in the cache's configuration",
 		"hf://Qwen/Qwen3@nothing":  "not found",
 		"https://127.0.0.1:1/gguf": "refused",
 	} {
