@@ -21,11 +21,11 @@ const maxNameLength = 64 << 10
 func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
 	var ask cacheapi.Image
 	if err := json.NewDecoder(io.LimitReader(r.Body, maxNameLength)).Decode(&ask); err != nil {
-		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
+		http.Error(w, "cannot read the request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
 	if d.ociURL == "" {
-		http.Error(w, "oci_listen of the cache is off", http.StatusNotFound)
+		http.Error(w, "the cache's oci_listen is off", http.StatusNotFound)
 		return
 	}
 	name, repository, err := pulled(strings.TrimPrefix(d.ociURL, "http://"), ask.Image)
@@ -47,7 +47,7 @@ func pulled(registry, image string) (name, repository string, err error) {
 	ref = reference.TagNameOnly(ref)
 	repository = ref.Name()
 	if strings.HasPrefix(repository, registry+"/") {
-		return "", "", fmt.Errorf("image %s is pulled through this cache already", image)
+		return "", "", fmt.Errorf("image %s already names this cache", image)
 	}
 	rest := strings.TrimPrefix(ref.String(), repository) // tag and digest
 	return registry + "/" + oci.Path(repository) + rest, repository, nil

@@ -56,7 +56,7 @@ func (p *prefetcher) run(ctx context.Context) {
 			}
 			next = 0
 		} else if err := p.fetchList(ctx, list); err != nil && ctx.Err() == nil {
-			p.log.Warn("not all could be prefetched; it is tried again", "error", err)
+			p.log.Warn("cannot prefetch all items; trying again", "error", err)
 		}
 		if p.client == nil || err != nil {
 			select {

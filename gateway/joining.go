@@ -19,7 +19,7 @@ func (x *exchange) join(res *http.Response) (*http.Response, error) {
 	for {
 		_, err := res.Body.Read(buf)
 		if failure := x.joined.Err(); failure != nil {
-			return nil, fmt.Errorf("cannot join the answer: %w", failure)
+			return nil, fmt.Errorf("cannot join the events of the stream into one answer: %w", failure)
 		}
 		if err == io.EOF {
 			break

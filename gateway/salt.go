@@ -24,7 +24,7 @@ func saltKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("cache_salt_key_file: %w", err)
 	}
 	if len(key) < minSaltKey {
-		return nil, fmt.Errorf("cache_salt_key_file: %s has %d bytes: want at least %d random ones", path,
+		return nil, fmt.Errorf("cache_salt_key_file: %s has %d bytes: want at least %d random bytes", path,
 			len(key), minSaltKey)
 	}
 	return key, nil

@@ -234,7 +234,7 @@ func (s *sleepers) wake(ctx context.Context, p *sleeper, now time.Time) {
 		if err != nil {
 			s.count("wake", "failed")
 			p.backOff(time.Now())
-			s.log.Warn("a replica could not be woken", "replica", p.address,
+			s.log.Warn("cannot wake a replica; trying again", "replica", p.address,
 				"again_in", time.Until(p.until).Round(time.Second), "error", err)
 			return
 		}
@@ -259,7 +259,7 @@ func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
 		case err != nil:
 			s.count("sleep", "failed")
 			p.state, p.woken, p.failed = unknown, time.Now(), true
-			s.log.Warn("a replica could not be put to sleep", "replica", p.address, "error", err)
+			s.log.Warn("cannot put a replica to sleep", "replica", p.address, "error", err)
 		default:
 			s.count("sleep", "ok")
 			p.state = sleeping
@@ -279,7 +279,7 @@ func (s *sleepers) ask(ctx context.Context, p *sleeper) {
 		switch {
 		case errors.Is(err, engine.ErrNoSleep):
 			if !p.noSleepMode {
-				s.log.Warn("a replica cannot be put to sleep", "replica", p.address, "error", err)
+				s.log.Warn("a replica's engine cannot sleep; it stays awake", "replica", p.address, "error", err)
 			}
 			p.state, p.noSleepMode = awake, true
 		case err != nil && (p.state == sleeping || p.state == away || p.failed):

@@ -215,7 +215,7 @@ func (a apt) install(ctx context.Context, p driver.Plan) error {
 	}
 	if out, err := a.outside(ctx, "apt-get", args...); err != nil {
 		a.logOutput(out)
-		return errors.Join(fmt.Errorf("the packages could not be installed: %w", err), unfinished)
+		return errors.Join(fmt.Errorf("cannot install the packages: %w", err), unfinished)
 	}
 	return nil
 }

@@ -85,7 +85,8 @@ func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver
 			return err
 		}
 	}
-	return fmt.Errorf("key %s/slots in Consul: others changed it during each of %d attempts", d.Prefix, maxConflicts)
+	return fmt.Errorf("key %s/slots in Consul: other writers changed it during each of %d attempts; try again",
+		d.Prefix, maxConflicts)
 }
 
 func (d Documents) cas(ctx context.Context, key string, value any, index uint64) (bool, error) {
@@ -127,7 +128,8 @@ func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, err
 			return err
 		}
 	}
-	return fmt.Errorf("key %s/wanted in Consul: others changed it during each of %d attempts", d.Prefix, maxConflicts)
+	return fmt.Errorf("key %s/wanted in Consul: other writers changed it during each of %d attempts; try again",
+		d.Prefix, maxConflicts)
 }
 
 // ErrDocument is the error of a document that cannot be parsed.

@@ -29,7 +29,7 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	}
 	span, err := strconv.ParseInt(r.FormValue("seconds"), 10, 64)
 	if err != nil || span < 60 || span > int64(maxHistory.Seconds()) || r.FormValue("service") == "" {
-		answer(w, http.StatusBadRequest, problem{"want a service, and seconds from 60 to a week"})
+		answer(w, http.StatusBadRequest, problem{"want a service, and seconds from 60 to 604800"})
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), historyTimeout)

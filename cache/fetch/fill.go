@@ -120,7 +120,7 @@ func (c *Cache) fault(peer string, err error) {
 		return
 	}
 	c.o.Metrics.faults.Inc()
-	c.o.Log.Warn("a peer failed; the next one or the origin is asked", "peer", peer, "error", err)
+	c.o.Log.Warn("a peer failed; trying the next one or the origin", "peer", peer, "error", err)
 	c.markDown(peer, peerDownTime)
 }
 

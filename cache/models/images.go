@@ -116,7 +116,7 @@ func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.
 		l.mu.Unlock()
 		l.refused(ref, token, err)
 	case !origin.Final(err) && known && (passed || l.ownCredentials(ref, token) || f.Public && !l.restricted(ref)):
-		l.Log.Warn("the registry does not answer; what is known of a blob is used",
+		l.Log.Warn("the registry does not answer; using what is known about a blob",
 			"repository", name, "blob", digest, "error", err)
 		return f.File, nil
 	}

@@ -133,7 +133,8 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 	case <-a.done:
 		return a.l, a.err
 	case <-timeout.C:
-		return l.lastKnown(ref, token, &origin.Later{After: listRetry, What: "the origin still lists " + ref.String()})
+		return l.lastKnown(ref, token,
+			&origin.Later{After: listRetry, What: "the origin has not finished listing " + ref.String()})
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -91,7 +91,8 @@ func (c *OCI) resolved(ref blob.Ref, res *http.Response) (*Manifest, error) {
 		return nil, nil
 	}
 	if size > MaxManifest {
-		return nil, fmt.Errorf("%w: the manifest of %s has %d bytes", ErrNotFound, ref, size)
+		return nil, fmt.Errorf("%w: the manifest of %s has %d bytes: want at most %d", ErrNotFound, ref, size,
+			MaxManifest)
 	}
 	m := &Manifest{MediaType: res.Header.Get("Content-Type")}
 	m.Object, m.Source = ociObject(ref.Name, sum, size), ociSource(ref.Name, "manifests", sum)

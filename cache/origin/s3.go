@@ -254,7 +254,7 @@ func s3Error(err error) error {
 	}
 	switch code := answer.StatusCode; {
 	case code == http.StatusMovedPermanently || answer.Code == "AuthorizationHeaderMalformed":
-		return fmt.Errorf("%s: %w: region or endpoint of its s3 block is not that of the bucket", message, ErrDenied)
+		return fmt.Errorf("%s: %w: the region or endpoint in its s3 block is wrong for the bucket", message, ErrDenied)
 	case code == http.StatusNotFound:
 		return fmt.Errorf("%s: %w", message, ErrNotFound)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
@@ -317,9 +317,9 @@ func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) 
 	case err != nil:
 		return err
 	case len(keys) == 0:
-		return fmt.Errorf("no object is called %s or lies below it: %w", l.Ref, ErrNotFound)
+		return fmt.Errorf("there is no object %s and none below it: %w", l.Ref, ErrNotFound)
 	case len(keys) > maxObjects:
-		return fmt.Errorf("%w: more than %d objects lie below %s: name a folder with fewer", ErrNotFound,
+		return fmt.Errorf("%w: more than %d objects are below %s: name a folder with fewer", ErrNotFound,
 			maxObjects, l.Ref)
 	}
 	l.Files = make([]File, len(keys))

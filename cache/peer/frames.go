@@ -55,7 +55,7 @@ func (f *frames) Read(p []byte) (int, error) {
 			}
 			return 0, io.EOF
 		case n > maxFrame:
-			return 0, fmt.Errorf("a frame of %d bytes: the peer is not a cache", n)
+			return 0, fmt.Errorf("received a frame of %d bytes: the peer is not a cache", n)
 		}
 		f.left = int(n)
 	}

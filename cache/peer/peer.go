@@ -113,7 +113,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var q fetch.Question
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil {
-			http.Error(w, "the question cannot be read", http.StatusBadRequest)
+			http.Error(w, "cannot read the request", http.StatusBadRequest)
 			return
 		}
 		if insecure && q.Token == "" {

@@ -58,7 +58,7 @@ type Cache struct {
 // The errors of a Shelf.
 var (
 	errNone   = errors.New("no cache has this snapshot")
-	errExists = errors.New("there is such a snapshot already, and it stays")
+	errExists = errors.New("the snapshot already exists and is kept")
 )
 
 // View returns the name of a snapshot's view in the store.
@@ -87,7 +87,7 @@ func (s *Cache) open(ctx context.Context, key string) (*store.File, error) {
 	}
 	for _, peer := range s.peersWith(ctx, key) {
 		if err := s.copyFromPeer(ctx, peer, key); err != nil {
-			s.Log.Warn("a snapshot of a peer could not be had", "peer", peer, "key", key, "error", err)
+			s.Log.Warn("cannot copy a snapshot from a peer", "peer", peer, "key", key, "error", err)
 			continue
 		}
 		s.Count("peer")
@@ -152,7 +152,7 @@ func (s *Cache) put(key, scope string, r io.Reader, size int64, want string) err
 		return errors.New("the scope is too long")
 	}
 	if size <= 0 || size > maxSnapshot {
-		return fmt.Errorf("a snapshot of %d bytes: want 1 to %d", size, int64(maxSnapshot))
+		return fmt.Errorf("the snapshot has %d bytes: want 1 to %d", size, int64(maxSnapshot))
 	}
 	o, err := s.Store.Adopt(r, size)
 	if err != nil {

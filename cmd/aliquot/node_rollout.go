@@ -146,8 +146,8 @@ func (r rollout) run(ctx context.Context, prefix string) (output string, err err
 func freed(node string, phase driver.Phase) string {
 	output := "the slot of node " + node + " is free"
 	if phase != "" {
-		output += fmt.Sprintf("; warning: the node last reported phase %s, so it was being changed: before its "+
-			"installation it gives up, later it takes a slot again, even beyond max", phase)
+		output += fmt.Sprintf("; warning: the node last reported phase %s, so its change is in progress: before "+
+			"its installation it cancels the change, later it takes a slot again, even beyond max", phase)
 	}
 	return output
 }

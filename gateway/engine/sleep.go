@@ -106,7 +106,7 @@ func (m *SleepMode) until(ctx context.Context, replica string, sleeps bool) erro
 			return nil
 		}
 		if !sleep(ctx, pollInterval) {
-			return fmt.Errorf("is_sleeping stays %t: %w", is, context.Cause(ctx))
+			return fmt.Errorf("the engine still reports is_sleeping = %t: %w", is, context.Cause(ctx))
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (h *Hub) dial(p *peer) {
 			}
 			if text := reason(err); text != lastLogged {
 				lastLogged = text
-				h.options.Log.Warn("a gateway is not reached", "gateway", id, "error", text)
+				h.options.Log.Warn("cannot reach another gateway; trying again", "gateway", id, "error", text)
 			}
 			select {
 			case <-ctx.Done():
