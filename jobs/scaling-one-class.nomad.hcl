@@ -31,9 +31,15 @@ variable "class" {
 }
 
 variable "slices" {
-  description = "Slices of each replica."
+  description = "Slices of each replica, out of slices_total."
   type        = number
   default     = 5
+}
+
+variable "slices_total" {
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
+  type        = number
+  default     = 20
 }
 
 variable "slots" {
@@ -179,6 +185,10 @@ job "scaling-one-class" {
         memory = var.memory
         device "gpu" {
           count = var.slices
+          constraint {
+            attribute = "${device.attr.slices}"
+            value     = var.slices_total
+          }
           dynamic "constraint" {
             for_each = var.class == "" ? [] : [var.class]
             content {

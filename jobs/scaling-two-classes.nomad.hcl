@@ -41,6 +41,12 @@ variable "classes" {
   }
 }
 
+variable "slices_total" {
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
+  type        = number
+  default     = 20
+}
+
 variable "speeds" {
   description = "Speed of one slot of each class relative to the other classes, until the gateways have measured it, such as { h100 = 1, t4 = 0.1 }. The default of a class is 1."
   type        = map(number)
@@ -194,6 +200,10 @@ job "scaling-two-classes" {
             constraint {
               attribute = "${device.attr.class}"
               value     = group.key
+            }
+            constraint {
+              attribute = "${device.attr.slices}"
+              value     = var.slices_total
             }
           }
         }

@@ -38,6 +38,12 @@ variable "large" {
   default     = 10
 }
 
+variable "slices_total" {
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
+  type        = number
+  default     = 20
+}
+
 variable "gpus" {
   description = "Regular expression for the names of suitable device groups, such as ^h100-."
   type        = string
@@ -112,6 +118,11 @@ job "slices" {
               attribute = "${device.model}"
               operator  = "regexp"
               value     = var.gpus
+            }
+
+            constraint {
+              attribute = "${device.attr.slices}"
+              value     = var.slices_total
             }
 
             affinity {
