@@ -73,15 +73,15 @@ func TestDockerPulls(t *testing.T) {
 	s := startRegistry(t)
 	id, digest := pushByDocker(t, s.host()+"/t/plain:1")
 	n := begin(t, ociSettings(t))
-	face := strings.TrimPrefix(n.ociURL, "http://") + "/" + s.path() + "/t/plain"
+	endpoint := strings.TrimPrefix(n.ociURL, "http://") + "/" + s.path() + "/t/plain"
 	read := int64(0)
 	for _, what := range []string{":1", "@" + digest, ":1"} {
-		drop(t, face+what)
-		mustDocker(t, nil, "pull", face+what)
-		if got := mustDocker(t, nil, "image", "inspect", "-f", "{{.Id}}", face+what); got != id {
+		drop(t, endpoint+what)
+		mustDocker(t, nil, "pull", endpoint+what)
+		if got := mustDocker(t, nil, "image", "inspect", "-f", "{{.Id}}", endpoint+what); got != id {
 			t.Errorf("%s: the image is %s, want %s", what, got, id)
 		}
-		mustDocker(t, nil, "rmi", face+what)
+		mustDocker(t, nil, "rmi", endpoint+what)
 		if read == 0 {
 			read = s.bytes()
 		}
@@ -89,12 +89,12 @@ func TestDockerPulls(t *testing.T) {
 	if again := s.bytes() - read; read < 9<<20 || again != 0 {
 		t.Errorf("%d bytes were read, and then %d more", read, again)
 	}
-	if out, err := docker(t, nil, "pull", face+":none"); err == nil || !strings.Contains(out, "manifest unknown") && !strings.Contains(out, "not found") {
+	if out, err := docker(t, nil, "pull", endpoint+":none"); err == nil || !strings.Contains(out, "manifest unknown") && !strings.Contains(out, "not found") {
 		t.Errorf("a tag that is not there: %v: %s", err, out)
 	}
 	s.set(func() { s.down = true })
-	drop(t, face+":1")
-	mustDocker(t, nil, "pull", face+":1") // while the registry is away
+	drop(t, endpoint+":1")
+	mustDocker(t, nil, "pull", endpoint+":1") // while the registry is away
 }
 
 // Docker's own credentials go to the registry, and a ticket of the socket opens what the
@@ -107,13 +107,13 @@ func TestDockerSignsIn(t *testing.T) {
 	conf := ociSettings(t)
 	conf.OCI = config.OCI{}
 	n := begin(t, conf)
-	face := strings.TrimPrefix(n.ociURL, "http://")
-	image := face + "/" + s.path() + "/secret/plain:1"
+	endpoint := strings.TrimPrefix(n.ociURL, "http://")
+	image := endpoint + "/" + s.path() + "/secret/plain:1"
 	if out, err := docker(t, nil, "pull", image); err == nil {
 		t.Errorf("nobody may pull, and docker did: %s", out)
 	}
 	own := t.TempDir()
-	mustDocker(t, []byte(registryPassword), "--config", own, "login", "-u", registryUser, "--password-stdin", face)
+	mustDocker(t, []byte(registryPassword), "--config", own, "login", "-u", registryUser, "--password-stdin", endpoint)
 	drop(t, image)
 	mustDocker(t, nil, "--config", own, "pull", image)
 	if got := mustDocker(t, nil, "image", "inspect", "-f", "{{.Id}}", image); got != id {

@@ -44,7 +44,7 @@ func TestTheOriginIsAwayFromTheStart(t *testing.T) {
 	}
 	res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/config.json")
 	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
-		t.Errorf("the face answers %s", res.Status)
+		t.Errorf("the endpoint answers %s", res.Status)
 	}
 	hub.Set(func(h *hubtest.Hub) { h.Down = false })
 	n.want(t)

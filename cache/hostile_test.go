@@ -162,7 +162,7 @@ func TestALongListGoesOn(t *testing.T) {
 			t.Errorf("the socket answers %v", err)
 		}
 		if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/main/config.json"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "5" {
-			t.Errorf("the face answers %s, %v", res.Status, res.Header)
+			t.Errorf("the endpoint answers %s, %v", res.Status, res.Header)
 		}
 	}
 	close(lists)

@@ -119,10 +119,10 @@ func TestKeysOfS3AreOfNamespaces(t *testing.T) {
 			}
 		}
 		if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
-			t.Errorf("the face: %s, %d bytes", res.Status, len(body))
+			t.Errorf("the endpoint: %s, %d bytes", res.Status, len(body))
 		}
 		if res, _ := get(t, "GET", n.s3URL+"/models?list-type=2"); res.StatusCode != http.StatusForbidden {
-			t.Errorf("the face's list: %s", res.Status)
+			t.Errorf("the list of the endpoint: %s", res.Status)
 		}
 	}
 	refused()
@@ -159,7 +159,7 @@ func TestKeysOfATaskAreItsOwn(t *testing.T) {
 		wantFile(t, filepath.Join(m.Path, "files", "model.safetensors"), big)
 	}
 	if res, _ := get(t, "GET", n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
-		t.Errorf("the face: %s", res.Status)
+		t.Errorf("the endpoint: %s", res.Status)
 	}
 	// Keys of another server do not stand in the way of the node's.
 	if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "other", Token: elsewhere.Token()}); err != nil {
@@ -247,7 +247,7 @@ func TestPublicBuckets(t *testing.T) {
 		}
 		wantFile(t, filepath.Join(m.Path, "files", "config.json"), []byte("{}"))
 		if res, body := get(t, "GET", n.s3URL+"/models/llama/7b/config.json"); res.StatusCode != http.StatusOK || string(body) != "{}" {
-			t.Errorf("%s: the face: %s %s", what, res.Status, body)
+			t.Errorf("%s: the endpoint: %s %s", what, res.Status, body)
 		}
 	}
 }

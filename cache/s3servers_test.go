@@ -131,10 +131,10 @@ func TestABucketInNoList(t *testing.T) {
 	}
 	for _, method := range []string{"GET", "HEAD"} {
 		if res, _ := get(t, method, n.s3URL+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusNotFound {
-			t.Errorf("%s at the face: %s", method, res.Status)
+			t.Errorf("%s at the endpoint: %s", method, res.Status)
 		}
 	}
 	if res, _ := get(t, "GET", n.s3URL+"/models?list-type=2"); res.StatusCode != http.StatusNotFound {
-		t.Errorf("a list at the face: %s", res.Status)
+		t.Errorf("a list at the endpoint: %s", res.Status)
 	}
 }

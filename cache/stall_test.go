@@ -96,8 +96,8 @@ func TestAClientThatDoesNotEndItsRequest(t *testing.T) {
 	conf.Peer.Advertise = conf.Peer.Listen
 	n := begin(t, conf)
 	n.want(t)
-	face := strings.TrimPrefix(n.hfURL, "http://")
-	for address, path := range map[string]string{face: "/api/models/Qwen/Qwen3/paths-info/main", conf.Peer.Listen: "/v1/chunk"} {
+	endpoint := strings.TrimPrefix(n.hfURL, "http://")
+	for address, path := range map[string]string{endpoint: "/api/models/Qwen/Qwen3/paths-info/main", conf.Peer.Listen: "/v1/chunk"} {
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)

@@ -107,7 +107,7 @@ func TestTheHubsTokenIsOfNamespaces(t *testing.T) {
 			t.Errorf("%v: another with a token of its own: %v", namespaces, err)
 		}
 		if res, _ := get(t, "GET", n.hfURL+"/Qwen/Qwen3/resolve/"+sha+"/config.json"); (res.StatusCode == http.StatusOK) != open {
-			t.Errorf("%v: the face: %s", namespaces, res.Status)
+			t.Errorf("%v: the endpoint: %s", namespaces, res.Status)
 		}
 	}
 }

@@ -95,13 +95,10 @@ func daemon(ctx context.Context, t *testing.T, c *cluster.Cluster, gpu string) i
 	return found
 }
 
-// mpsKilled kills the daemon. Another must serve within 5 seconds.
-func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	before := daemon(ctx, t, c, uuid(t, c, h100))
-	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	killed := time.Now()
+// awaitDaemon waits at most 5 seconds until another daemon than before serves the H100.
+func awaitDaemon(ctx context.Context, t *testing.T, c *cluster.Cluster, before int) {
+	t.Helper()
+	began := time.Now()
 	err := cluster.AwaitWithin(ctx, 5*time.Second, "another MPS daemon", func() string {
 		for _, pid := range c.Processes(mpsControl) {
 			if pid != before && c.MPSOf(pid) == uuid(t, c, h100) && c.MPSAnswers(ctx, uuid(t, c, h100)) {
@@ -113,7 +110,16 @@ func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err != nil {
 		t.Error(err)
 	}
-	t.Logf("another MPS daemon served after %s", time.Since(killed).Round(100*time.Millisecond))
+	t.Logf("another MPS daemon served after %s", time.Since(began).Round(100*time.Millisecond))
+}
+
+// mpsKilled kills the daemon. Another must serve within 5 seconds.
+func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	before := daemon(ctx, t, c, uuid(t, c, h100))
+	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	awaitDaemon(ctx, t, c, before)
 	daemon(ctx, t, c, uuid(t, c, h100)) // exactly one
 	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
 		t.Error(err)
@@ -190,19 +196,7 @@ func mpsQuit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := c.MPSCommand(ctx, uuid(t, c, h100), "quit -t 1"); err != nil {
 		t.Fatal(err)
 	}
-	quit := time.Now()
-	err := cluster.AwaitWithin(ctx, 5*time.Second, "another MPS daemon", func() string {
-		for _, pid := range c.Processes(mpsControl) {
-			if pid != before && c.MPSOf(pid) == uuid(t, c, h100) && c.MPSAnswers(ctx, uuid(t, c, h100)) {
-				return ""
-			}
-		}
-		return "there is none that answers"
-	})
-	if err != nil {
-		t.Error(err)
-	}
-	t.Logf("another MPS daemon served after %s", time.Since(quit).Round(100*time.Millisecond))
+	awaitDaemon(ctx, t, c, before)
 	if err := foreign.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Error("the foreign process was ended:", err)
 	}

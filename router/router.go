@@ -141,7 +141,7 @@ func (r *Router) Reload(c *config.Config) {
 // lead runs while this router is the leader.
 func (r *Router) lead(ctx context.Context, valid func() bool) {
 	for !r.audit(ctx) {
-		if !pause(ctx, time.Second) {
+		if !Pause(ctx, time.Second) {
 			return
 		}
 	}
@@ -161,7 +161,7 @@ func (r *Router) lead(ctx context.Context, valid func() bool) {
 		wg.Go(func() { r.work(ctx) })
 	}
 	r.queueAll()
-	for pause(ctx, r.Config().Audit) {
+	for Pause(ctx, r.Config().Audit) {
 		r.audit(ctx)
 	}
 }
@@ -285,8 +285,8 @@ func (r *Router) queueAll() {
 	}
 }
 
-// pause waits for d. It returns false if ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
+// Pause waits for d. It returns false if ctx ends first.
+func Pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -50,7 +50,7 @@ func (r *Router) watch(ctx context.Context, what string, poll func(index uint64)
 			failures++
 			// Jitter keeps the watches from retrying at the same time.
 			wait := min(100*time.Millisecond<<min(failures, 10), 5*time.Second)
-			pause(ctx, wait/2+rand.N(wait))
+			Pause(ctx, wait/2+rand.N(wait))
 			index = 0
 			continue
 		}
@@ -109,7 +109,7 @@ func (r *Router) watchServices(ctx context.Context) {
 		if changed {
 			r.track()
 		}
-		pause(ctx, servicesPause)
+		Pause(ctx, servicesPause)
 		return next, nil
 	})
 }
@@ -237,7 +237,7 @@ func (r *Router) watchRates(ctx context.Context) {
 		for _, service := range r.takeRates(rates, notes) {
 			r.queue.add(service)
 		}
-		pause(ctx, ratesPause)
+		Pause(ctx, ratesPause)
 		return next, nil
 	})
 }
@@ -262,9 +262,9 @@ func (r *Router) watchProfiles(ctx context.Context) {
 			r.queue.add(service)
 		}
 		if listed.Index == 0 { // the token may not read profiles
-			pause(ctx, time.Minute)
+			Pause(ctx, time.Minute)
 		}
-		pause(ctx, ratesPause)
+		Pause(ctx, ratesPause)
 		return listed.Index, nil
 	})
 }

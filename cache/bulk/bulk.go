@@ -42,7 +42,7 @@ func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net
 }
 
 // Conn is a connection whose reader does not wake for each packet. It wakes when enough bytes have
-// arrived, or after the time gather if fewer have. The first bytes after a write or a pause wake it
+// arrived, or after coalesceTime if fewer have. The first bytes after a write or a pause wake it
 // at once, because they begin an answer. Only one goroutine may read, and it must not set
 // deadlines.
 type Conn struct {
@@ -52,7 +52,7 @@ type Conn struct {
 	// prompt is how many bytes more wake the reader at once. It gathers from 0 on.
 	prompt atomic.Int64
 	waking sync.Mutex // held while prompt crosses 0 and the kernel learns of it
-	timed  bool       // the socket has the deadline of the last gather
+	timed  bool       // the socket has the deadline of the last coalesced read
 
 	buffer *[piece]byte // bytes that were read but not yet requested; nil if there are none
 	rest   []byte       // of buffer
@@ -141,7 +141,7 @@ func (c *Conn) release() {
 	c.buffer, c.rest = nil, nil
 }
 
-// read waits for enough bytes, for the time gather, or for the first bytes of an answer.
+// read waits for wakeThreshold bytes, for coalesceTime, or for the first bytes of an answer.
 func (c *Conn) read(p []byte) (int, error) {
 	if c.prompt.Load() <= 0 {
 		n, err := c.within(p)
@@ -160,7 +160,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	return n, err
 }
 
-// within reads what has arrived when the kernel reports enough, or after a gather. It returns
+// within reads what has arrived when the kernel reports wakeThreshold bytes, or after coalesceTime. It returns
 // EAGAIN if nothing has arrived.
 func (c *Conn) within(p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(c.coalesce)); err != nil {

@@ -92,7 +92,7 @@ func TestReadsWaitForEnough(t *testing.T) {
 	}
 }
 
-// What is less than enough is read after a gather, and when the server ends.
+// What is less than wakeThreshold is read after coalesceTime, and when the server ends.
 func TestTheLastBytesAreRead(t *testing.T) {
 	c, server := pair(t)
 	p := make([]byte, piece)

@@ -13,10 +13,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"aliquot.example/cache/models"
 	"aliquot.example/cache/origin"
+	"aliquot.example/cache/serve"
 	"aliquot.example/internal/blob"
 )
 
@@ -171,14 +171,10 @@ func fail(w http.ResponseWriter, r *http.Request, status int, code, message stri
 	}
 }
 
-// retryAfter is how long a client is asked to wait if the origin does not say.
-const retryAfter = 5 * time.Second
-
 // refuse sends an error. If the origin does not answer or is busy, the status is 429, which clients
 // retry. They give up on a 5xx.
 func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var named *origin.Refusal
-	var later *origin.Later
 	switch {
 	case errors.As(err, &named):
 		fail(w, r, named.Status, named.Code, oneLine(named.Message, err))
@@ -187,12 +183,8 @@ func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, origin.ErrDenied):
 		fail(w, r, http.StatusForbidden, "GatedRepo", err.Error())
 	default:
-		after := retryAfter
-		if errors.As(err, &later) {
-			after = later.After
-		}
 		f.Log.Warn("asking a Hub client to retry", "path", r.URL.Path, "error", err)
-		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+		serve.RetryAfter(w.Header(), err)
 		fail(w, r, http.StatusTooManyRequests, "", err.Error())
 	}
 }

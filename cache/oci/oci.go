@@ -12,7 +12,6 @@ import (
 	"path"
 	"strconv"
 	"strings"
-	"time"
 
 	"aliquot.example/cache/fetch"
 	"aliquot.example/cache/models"
@@ -136,11 +135,7 @@ func (f *Handler) challenge(w http.ResponseWriter, r *http.Request, name, why st
 	fail(w, r, http.StatusUnauthorized, "UNAUTHORIZED", why)
 }
 
-// retryAfter is how long a client is asked to wait if the origin does not say.
-const retryAfter = 5 * time.Second
-
 func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool, err error) {
-	var later *origin.Later
 	h := w.Header()
 	for _, name := range []string{"ETag", "Docker-Content-Digest"} {
 		h.Del(name)
@@ -156,12 +151,8 @@ func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, a ask, named bo
 		code := map[string]string{"manifests": "MANIFEST_UNKNOWN", "blobs": "BLOB_UNKNOWN"}[a.kind]
 		fail(w, r, http.StatusNotFound, code, err.Error())
 	default:
-		after := retryAfter
-		if errors.As(err, &later) {
-			after = later.After
-		}
 		f.Log.Warn("asking a registry client to retry", "path", r.URL.Path, "error", err)
-		h.Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+		serve.RetryAfter(h, err)
 		fail(w, r, http.StatusServiceUnavailable, "UNAVAILABLE", err.Error())
 	}
 }

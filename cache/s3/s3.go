@@ -225,14 +225,10 @@ func unknown(name string) error {
 var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket",
 	"There is no such bucket; the cache's configuration has no s3 block."}
 
-// retryAfter is how long a client is asked to wait if the origin does not say.
-const retryAfter = 5 * time.Second
-
 // refuse sends an error. If the origin does not answer or is busy, the answer is 503 SlowDown,
 // which S3 clients retry.
 func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var reply *failure
-	var later *origin.Later
 	switch {
 	case errors.As(err, &reply):
 	case errors.Is(err, serve.ErrRange):
@@ -242,12 +238,8 @@ func (f *Handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, origin.ErrDenied):
 		reply = &failure{http.StatusForbidden, "AccessDenied", err.Error()}
 	default:
-		after := retryAfter
-		if errors.As(err, &later) {
-			after = later.After
-		}
 		f.Log.Warn("asking an S3 client to retry", "path", r.URL.Path, "error", err)
-		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+		serve.RetryAfter(w.Header(), err)
 		reply = &failure{http.StatusServiceUnavailable, "SlowDown", err.Error()}
 	}
 	h := w.Header()

@@ -12,11 +12,25 @@ import (
 	"time"
 
 	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/origin"
 	"aliquot.example/cache/store"
 )
 
 // ErrRange is the error of a range outside of its object.
 var ErrRange = errors.New("the requested range is outside the file")
+
+// retryAfter is how long a client is asked to wait if the origin does not say.
+const retryAfter = 5 * time.Second
+
+// RetryAfter asks a client to wait for as long as the error of an origin says.
+func RetryAfter(h http.Header, err error) {
+	after := retryAfter
+	var later *origin.Later
+	if errors.As(err, &later) {
+		after = later.After
+	}
+	h.Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+}
 
 // Sender sends objects of a cache.
 type Sender struct {

@@ -40,27 +40,10 @@ Example:
 }
 
 func (c cacheCommand) Run(args []string) int {
-	flags := newFlags("cache", c.ui)
-	path := flags.String("config", "", "")
-	check := flags.Bool("check", false, "")
-	if !flags.parse(args) {
-		return 2
-	}
-	conf, err := config.Load(*path)
-	if err == nil && !*check {
-		err = runCache(conf)
-	}
-	if err != nil {
-		c.ui.Error("aliquot cache: " + flat(err))
-		return 1
-	}
-	if *check && *path != "" {
-		c.ui.Output(*path + " is a valid configuration of the cache")
-	}
-	return 0
+	return runService(c.ui, "cache", args, config.Load, runCache)
 }
 
-func runCache(conf *config.Config) error {
+func runCache(conf *config.Config, _ string) error {
 	var level slog.LevelVar
 	_ = level.UnmarshalText([]byte(conf.LogLevel))
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))

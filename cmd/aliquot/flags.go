@@ -34,6 +34,29 @@ func (f flagSet) parse(args []string) bool {
 	return err == nil
 }
 
+// runService runs a service whose settings all have defaults, or only checks its configuration file.
+func runService[C any](ui cli.Ui, name string, args []string, load func(path string) (C, error),
+	run func(conf C, path string) error) int {
+	flags := newFlags(name, ui)
+	path := flags.String("config", "", "")
+	check := flags.Bool("check", false, "")
+	if !flags.parse(args) {
+		return 2
+	}
+	conf, err := load(*path)
+	if err == nil && !*check {
+		err = run(conf, *path)
+	}
+	if err != nil {
+		ui.Error("aliquot " + name + ": " + flat(err))
+		return 1
+	}
+	if *check && *path != "" {
+		ui.Output(*path + " is a valid configuration of the " + name)
+	}
+	return 0
+}
+
 // maxErrorText is the limit on an error's text, in bytes.
 const maxErrorText = 500
 

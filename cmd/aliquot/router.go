@@ -49,24 +49,7 @@ Example:
 }
 
 func (c routerCommand) Run(args []string) int {
-	flags := newFlags("router", c.ui)
-	path := flags.String("config", "", "")
-	check := flags.Bool("check", false, "")
-	if !flags.parse(args) {
-		return 2
-	}
-	conf, err := config.Load(*path)
-	if err == nil && !*check {
-		err = runRouter(conf, *path)
-	}
-	if err != nil {
-		c.ui.Error("aliquot router: " + flat(err))
-		return 1
-	}
-	if *check && *path != "" {
-		c.ui.Output(*path + " is a valid configuration of the router")
-	}
-	return 0
+	return runService(c.ui, "router", args, config.Load, runRouter)
 }
 
 func runRouter(conf *config.Config, path string) error {

@@ -109,6 +109,11 @@ func (l *library) withTimeout(id gpu.ID, calls func()) bool {
 		calls()
 		close(done)
 	}()
+	return inTime(done)
+}
+
+// inTime reports whether calls have returned before they count as hung. done is closed when they have.
+func inTime(done <-chan struct{}) bool {
 	late := time.NewTimer(hangTime)
 	defer late.Stop()
 	select {
@@ -126,12 +131,5 @@ func (l *library) drain() bool {
 		l.flight.Wait()
 		close(done)
 	}()
-	late := time.NewTimer(hangTime)
-	defer late.Stop()
-	select {
-	case <-done:
-		return true
-	case <-late.C:
-		return false
-	}
+	return inTime(done)
 }

@@ -17,15 +17,11 @@ const mpsServer = "nvidia-cuda-mps-server"
 // mpsClients lists the processes that use a GPU through MPS according to NVML, which no container can
 // deceive. With drivers that do not list them separately, it returns all processes except servers.
 func (v *vendor) mpsClients(id gpu.ID) ([]int, error) {
-	release, err := v.lib.acquire()
+	h, release, err := v.lib.acquireGPU(id)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	h, ok := v.lib.handle(id)
-	if !ok {
-		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
-	}
 	list, r := h.MPSProcesses()
 	if r == nvml.NotSupported || r == nvml.FunctionNotFound {
 		list, r = h.ComputeProcesses()

@@ -57,15 +57,11 @@ var errProhibited = errors.New(
 // restores the former mode and returns these processes: otherwise no new server could start beside,
 // for example, the server of a killed daemon.
 func (v *vendor) exclusive(id gpu.ID, servers []int) (occupants, error) {
-	release, err := v.lib.acquire()
+	h, release, err := v.lib.acquireGPU(id)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	h, ok := v.lib.handle(id)
-	if !ok {
-		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
-	}
 	if mode, r := h.ComputeMode(); r == nvml.Success && mode == nvml.ComputeProhibited {
 		return nil, errProhibited
 	}
@@ -156,14 +152,10 @@ func (v *vendor) restoreMode(id gpu.ID, h nvml.Device, last bool) error {
 
 // restoreShared restores the compute mode of a GPU that is no longer shared.
 func (v *vendor) restoreShared(id gpu.ID) error {
-	release, err := v.lib.acquire()
+	h, release, err := v.lib.acquireGPU(id)
 	if err != nil {
 		return err
 	}
 	defer release()
-	h, ok := v.lib.handle(id)
-	if !ok {
-		return fmt.Errorf("NVML does not list GPU %s now", id)
-	}
 	return v.restoreMode(id, h, true)
 }

@@ -170,7 +170,7 @@ func TestAServerThatOutlivesItsDaemon(t *testing.T) {
 	daemon := b.control(uuid)
 	before := daemon.Process()
 	kill(t, daemon)
-	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
+	awaitDaemon(t, daemon, before)
 	until(t, c, "healthy beside the old server", allWell)
 	q := b.program(t, reserve(t, c, g, 4, 8))
 	if !q.MPS || q.Server == p.Server || p.do(t, "alloc 1") != "ok" {

@@ -86,9 +86,7 @@ func TestQuitByATask(t *testing.T) {
 	if err := daemon.Quit(t.Context(), time.Second); err != nil {
 		t.Fatal(err)
 	}
-	quit := time.Now()
-	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
-	if took := time.Since(quit); took > 5*time.Second {
+	if took := awaitDaemon(t, daemon, before); took > 5*time.Second {
 		t.Errorf("the daemon came back after %s, want within 5s", took)
 	}
 	until(t, c, "healthy again", allWell)
@@ -141,7 +139,7 @@ func TestQuitThatWaits(t *testing.T) {
 		if err := quit.Wait(); err != nil {
 			t.Errorf("quit: %v", err)
 		}
-		await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
+		awaitDaemon(t, daemon, before)
 		until(t, c, "healthy again", allWell)
 		if p := b.program(t, reserve(t, c, g, 0, 4)); !p.MPS {
 			t.Error("a program does not reach the new daemon")

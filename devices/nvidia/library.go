@@ -63,6 +63,20 @@ func (l *library) acquire() (release func(), err error) {
 	}
 }
 
+// acquireGPU is like acquire, and returns the handle of a GPU.
+func (l *library) acquireGPU(id gpu.ID) (h nvml.Device, release func(), err error) {
+	release, err = l.acquire()
+	if err != nil {
+		return h, nil, err
+	}
+	h, ok := l.handle(id)
+	if !ok {
+		release()
+		return h, nil, fmt.Errorf("NVML does not list GPU %s now", id)
+	}
+	return h, release, nil
+}
+
 // core are the functions that the plugin requires. Every driver since 2011 has them in some version.
 var core = []string{"nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName",
 	"nvmlDeviceGetUUID",

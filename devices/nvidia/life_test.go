@@ -236,6 +236,14 @@ func TestDriverLoadedLater(t *testing.T) {
 	until(t, c, "the driver loaded again", allWell)
 }
 
+// awaitDaemon waits until another daemon than before runs, and returns how long that took.
+func awaitDaemon(t *testing.T, c mps.Control, before int) time.Duration {
+	t.Helper()
+	began := time.Now()
+	await(t, "a new daemon", func() bool { pid := c.Process(); return pid != 0 && pid != before })
+	return time.Since(began)
+}
+
 // kill ends a daemon and its servers' master with kill -9.
 func kill(t *testing.T, c mps.Control) {
 	t.Helper()
@@ -256,9 +264,7 @@ func TestMPSDaemonIsStartedAgain(t *testing.T) {
 	daemon := b.control(b.uuids(t)[0])
 	before := daemon.Process()
 	kill(t, daemon)
-	killed := time.Now()
-	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
-	if took := time.Since(killed); took > 5*time.Second {
+	if took := awaitDaemon(t, daemon, before); took > 5*time.Second {
 		t.Errorf("the daemon came back after %s, want within 5s", took)
 	}
 	until(t, c, "healthy again", allWell)
@@ -334,7 +340,7 @@ func TestTwoPluginsOfferOnce(t *testing.T) {
 	daemon := b.control(b.uuids(t)[0])
 	before := daemon.Process()
 	kill(t, daemon)
-	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
+	awaitDaemon(t, daemon, before)
 	until(t, one, "healthy", allWell)
 	one.kill(t)
 	until(t, two, "the second plugin alone", allWell)

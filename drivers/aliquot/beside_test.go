@@ -180,7 +180,7 @@ func TestImagesArePulledAsEver(t *testing.T) {
 	s := startImages(t, "")
 	name, _ := s.push(t, c)
 	t.Cleanup(func() { s.forget(t, c) })
-	for what, settings := range map[string]string{"the face is off": "", "no cache runs": "-"} {
+	for what, settings := range map[string]string{"the endpoint is off": "", "no cache runs": "-"} {
 		t.Run(what, func(t *testing.T) {
 			n := newCache(t, strings.TrimSuffix(settings, "-"))
 			if settings == "" {

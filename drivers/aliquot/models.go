@@ -93,9 +93,9 @@ func (d *Driver) fetchModels(cfg *drivers.TaskConfig, s *start, image *pull) ([]
 	}
 	b := modelFetch{d: d, cfg: cfg, config: s.models, owner: ownerOf(cfg.ID), cache: d.cache()}
 	ctx := d.models.hold(d.ctx, cfg.ID)
-	found, face, err := b.wait(ctx, image.done)
+	found, endpoint, err := b.wait(ctx, image.done)
 	if err == nil {
-		err = b.addTo(s, found, face)
+		err = b.addTo(s, found, endpoint)
 	}
 	if err != nil {
 		d.release(cfg.ID)
@@ -150,7 +150,7 @@ const answerTimeout = 30 * time.Second
 // endpoint's URL.
 func (b *modelFetch) wait(
 	ctx context.Context, pulled <-chan struct{},
-) (found []cacheapi.Model, face string, err error) {
+) (found []cacheapi.Model, endpoint string, err error) {
 	if found, err = b.ask(ctx, 0); err != nil {
 		return nil, "", refusal(err)
 	}
@@ -243,7 +243,7 @@ func refusal(err error) error {
 
 // addTo adds the models to a start. It mounts either all or none of the Hub's models, because a client
 // uses either its cache or the Hub.
-func (b *modelFetch) addTo(s *start, found []cacheapi.Model, face string) error {
+func (b *modelFetch) addTo(s *start, found []cacheapi.Model, endpoint string) error {
 	all := whole(found)
 	for i, m := range found {
 		ref := b.config.refs[i]
@@ -259,7 +259,7 @@ func (b *modelFetch) addTo(s *start, found []cacheapi.Model, face string) error 
 	s.config.Env[envModels] = modelsRoot
 	switch {
 	case !all:
-		maps.Copy(s.config.Env, endpointEnv(s.config.Env, face))
+		maps.Copy(s.config.Env, endpointEnv(s.config.Env, endpoint))
 	case b.config.ofHub():
 		maps.Copy(s.config.Env, offline())
 	}

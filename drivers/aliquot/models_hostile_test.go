@@ -11,13 +11,7 @@ import (
 // Two tasks that start at once with a model that nobody has fetch it once, and both have
 // it mounted.
 func TestTasksThatStartAtOnceShareOneFetch(t *testing.T) {
-	c := engine(t)
-	probeImage(t, c, probeRef)
-	n := newCache(t, "")
-	t.Cleanup(n.start())
-	stall := make(chan struct{})
-	n.hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
-	s := ship(t, n.config())
+	n, s, stall := stalledCache(t)
 	started := make(chan error, 2)
 	for range 2 {
 		cfg := s.job(modelTask("none", "/x", ""), nil, nil)

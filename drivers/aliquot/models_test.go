@@ -171,16 +171,20 @@ func TestPinsEndWithTheirTasks(t *testing.T) {
 	}
 }
 
+// stalledCache returns a cache whose Hub sends nothing until stall is closed, and a driver with it.
+func stalledCache(t *testing.T) (n *nodeCache, s *shipped, stall chan struct{}) {
+	probeImage(t, engine(t), probeRef)
+	n = newCache(t, "")
+	t.Cleanup(n.start())
+	stall = make(chan struct{})
+	n.hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
+	return n, ship(t, n.config()), stall
+}
+
 // A task whose model is not whole starts with the cache's endpoint of the Hub, and what it
 // fetches goes on over a restart of the driver.
-func TestIncompleteModelsAreReadThroughTheFace(t *testing.T) {
-	c := engine(t)
-	probeImage(t, c, probeRef)
-	n := newCache(t, "")
-	t.Cleanup(n.start())
-	stall := make(chan struct{})
-	n.hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
-	s := ship(t, n.config())
+func TestIncompleteModelsAreReadThroughTheEndpoint(t *testing.T) {
+	n, s, stall := stalledCache(t)
 	cfg := s.job(modelTask("host", "/x", `, "models_wait": "0s"`), nil, map[string]string{"HF_HUB_ETAG_TIMEOUT": "7"})
 	handle := s.run(cfg)
 	seen := s.seen(t, cfg)
@@ -206,13 +210,7 @@ func TestIncompleteModelsAreReadThroughTheFace(t *testing.T) {
 
 // A task that cannot reach the endpoint waits for its model.
 func TestModelsThatCannotBeReadOtherwiseAreWaitedFor(t *testing.T) {
-	c := engine(t)
-	probeImage(t, c, probeRef)
-	n := newCache(t, "")
-	t.Cleanup(n.start())
-	stall := make(chan struct{})
-	n.hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
-	s := ship(t, n.config())
+	n, s, stall := stalledCache(t)
 	late := s.job(modelTask("none", "/x", `, "models_wait": "0s", "models_timeout": "100ms"`), nil, nil)
 	if _, _, err := s.StartTask(late); err == nil || !strings.Contains(err.Error(), "not all are complete after 100ms (models_timeout)") || !structs.IsRecoverable(err) {
 		t.Errorf("a start without its model: %v", err)
@@ -420,9 +418,9 @@ func TestModelsOfTheHubAreMountedTogether(t *testing.T) {
 	if len(s.config.Mounts) != 1 || s.config.Mounts[0].TaskPath != "/aliquot/models/d" || s.config.Env["HF_ENDPOINT"] == "" || s.config.Env["HF_HUB_OFFLINE"] != "" {
 		t.Errorf("%+v %v", s.config.Mounts, s.config.Env)
 	}
-	for face, want := range map[string]bool{"http://10.0.0.1:7480": true, "http://127.0.0.1:7480": false, "http://[::1]:7480": false, "": false} {
-		if got := b.config.noEndpoint(found, face) == ""; got != want {
-			t.Errorf("%s can be read: %v", face, got)
+	for endpoint, want := range map[string]bool{"http://10.0.0.1:7480": true, "http://127.0.0.1:7480": false, "http://[::1]:7480": false, "": false} {
+		if got := b.config.noEndpoint(found, endpoint) == ""; got != want {
+			t.Errorf("%s can be read: %v", endpoint, got)
 		}
 	}
 }

@@ -242,14 +242,7 @@ func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
 		l.mu.Unlock()
 		return nil
 	}
-	ready := make(chan struct{})
-	p.ready = ready
-	starved := l.queue.Starving()
-	l.mu.Unlock()
-	if starved {
-		l.options.Starved()
-	}
-	l.options.Waits()
+	ready := l.startWait(p)
 	expire := time.NewTimer(p.ticket.Expire.Sub(now))
 	defer expire.Stop()
 	err := ErrExpired
@@ -264,6 +257,20 @@ func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
 	case <-expire.C:
 	}
 	return l.giveUp(p, err)
+}
+
+// startWait reports that a request waits, and returns a channel that is closed when the wait is over.
+// The caller holds the lock; startWait releases it.
+func (l *Line) startWait(p *Pass) <-chan struct{} {
+	ready := make(chan struct{})
+	p.ready = ready
+	starved := l.queue.Starving()
+	l.mu.Unlock()
+	if starved {
+		l.options.Starved()
+	}
+	l.options.Waits()
+	return ready
 }
 
 // giveUp ends the wait of a request, unless it got a slot in the meantime.

@@ -197,14 +197,7 @@ func (s *Shared) awaitSlot(ctx context.Context, t *carried, now time.Time) error
 		defer s.mu.Unlock()
 		return t.err
 	}
-	ready := make(chan struct{})
-	p.ready = ready
-	starved := s.queue.Starving()
-	s.mu.Unlock()
-	if starved {
-		s.options.Starved()
-	}
-	s.options.Waits()
+	ready := s.startWait(p)
 	expire := time.NewTimer(t.request.Expire.Sub(now))
 	defer expire.Stop()
 	err := ErrExpired

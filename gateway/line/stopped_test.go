@@ -8,19 +8,24 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
+// three returns the owner of a world of three gateways, and the other two.
+func (w *world) three() (owner, a, b *node) {
+	owner = w.owner()
+	for _, n := range w.nodes {
+		if n != owner {
+			a, b = n, a
+		}
+	}
+	return owner, a, b
+}
+
 // A stopped gateway keeps the slots of the requests that it had begun, and not those of
 // grants that it never used.
 func TestAStoppedGatewayKeepsNoSlotsThatItDidNotTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3, 1, 2)
 		w.run(5*time.Second, 0, nil, 1)
-		owner := w.owner()
-		var stopped, other *node
-		for _, n := range w.nodes {
-			if n != owner {
-				stopped, other = n, stopped
-			}
-		}
+		_, stopped, other := w.three()
 		var order []string
 		stopped.ask("stopped", 5*time.Second, &order) // has one slot throughout
 		w.run(time.Second, 0, nil, 1)
@@ -96,13 +101,7 @@ func TestASilentGatewayKeepsWhatItBegan(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, 1, 3, 1, 2)
 				w.run(5*time.Second, 0, nil, 1)
-				owner := w.owner()
-				var stopped, other *node
-				for _, n := range w.nodes {
-					if n != owner {
-						stopped, other = n, stopped
-					}
-				}
+				owner, stopped, other := w.three()
 				var order []string
 				for range 2 { // more than its part, which it is left in any case
 					stopped.ask("stopped", 15*time.Second, &order)

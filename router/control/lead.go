@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot.example/router"
 	"aliquot.example/router/config"
 )
 
@@ -39,7 +40,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid
 			e.Log.Warn("leader election interrupted; trying again", "error", err)
 			last = err.Error()
 		}
-		pause(ctx, time.Second)
+		router.Pause(ctx, time.Second)
 	}
 }
 
@@ -87,7 +88,7 @@ func cause(ctx context.Context, err error) error {
 // if the Consul session no longer exists.
 func (e *Election) renew(ctx context.Context, session string, valid func() bool, extend func(time.Time)) error {
 	for {
-		if !pause(ctx, e.Config.TTL/4) {
+		if !router.Pause(ctx, e.Config.TTL/4) {
 			return ctx.Err()
 		}
 		sent := time.Now()
@@ -128,7 +129,7 @@ func (e *Election) acquire(ctx context.Context, session string, trouble func(err
 		}
 		// During the lock delay after a lost session, Consul refuses the lock and the key does not
 		// change, so poll.
-		if index = 0; !pause(ctx, 200*time.Millisecond) {
+		if index = 0; !router.Pause(ctx, 200*time.Millisecond) {
 			return 0, ctx.Err()
 		}
 	}
@@ -140,7 +141,7 @@ func (e *Election) watch(ctx context.Context, session string, index uint64) erro
 		held, meta, err := e.Client.api.KV().Get(e.Config.Key, blocking(ctx, index, time.Minute))
 		if err != nil {
 			// renew finds out whether the session is still alive.
-			if index = 0; !pause(ctx, time.Second) {
+			if index = 0; !router.Pause(ctx, time.Second) {
 				return ctx.Err()
 			}
 			continue
@@ -159,16 +160,4 @@ func (e *Election) leave(session string) {
 	w := (&api.WriteOptions{}).WithContext(ctx)
 	_, _, _ = e.Client.api.KV().Release(&api.KVPair{Key: e.Config.Key, Session: session}, w)
 	_, _ = e.Client.api.Session().Destroy(session, w)
-}
-
-// pause waits for d. It returns false if ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

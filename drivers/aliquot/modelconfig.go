@@ -163,16 +163,16 @@ func whole(models []cacheapi.Model) bool {
 
 // noEndpoint returns why a task cannot read its incomplete models through the cache's Hub endpoint, or
 // "" if it can.
-func (w modelConfig) noEndpoint(models []cacheapi.Model, face string) string {
+func (w modelConfig) noEndpoint(models []cacheapi.Model, endpoint string) string {
 	for i, m := range models {
 		switch {
 		case m.State == cacheapi.Whole:
 		case w.refs[i].Scheme != "hf":
 			return w.refs[i].String() + " can only be mounted when complete"
-		case face == "":
+		case endpoint == "":
 			return "the cache's hf_listen is off"
-		case w.ownNetwork && loopback(face):
-			return "the cache's Hub endpoint is at " + face + ", which this task's network does not reach"
+		case w.ownNetwork && loopback(endpoint):
+			return "the cache's Hub endpoint is at " + endpoint + ", which this task's network does not reach"
 		}
 	}
 	return ""
@@ -185,14 +185,14 @@ func loopback(url string) bool {
 
 // endpointEnv returns the environment with which clients of the Hub read through the cache's Hub endpoint. The
 // endpoint waits for missing files, which takes longer than clients expect from the Hub.
-func endpointEnv(job map[string]string, face string) map[string]string {
+func endpointEnv(job map[string]string, endpoint string) map[string]string {
 	env := map[string]string{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
 	for name := range env {
 		if job[name] != "" {
 			env[name] = job[name]
 		}
 	}
-	env["HF_ENDPOINT"] = face
+	env["HF_ENDPOINT"] = endpoint
 	return env
 }
 
