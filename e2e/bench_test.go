@@ -49,7 +49,7 @@ func (s *scaling) bench(ctx context.Context, t *testing.T) {
 		if p.Class != "h100" || p.Driver == "" || p.Engine == "" || !strings.HasPrefix(p.Image, s.c.Image) {
 			t.Errorf("%+v", p)
 		}
-		if step := p.Curve.Stepping(1, 0); step < 0.9*truth || step > 1.5*truth {
+		if step := p.Curve.StepTime(1, 0); step < 0.9*truth || step > 1.5*truth {
 			t.Errorf("%s: a step takes %v s, the engine computes with %v", p.Slices, step, truth)
 		}
 	}

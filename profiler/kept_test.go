@@ -20,7 +20,7 @@ func report() *profiler.Report {
 		Measured: time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC), Answers: 400,
 		About:     profiler.About{Model: "qwen3", Version: "0.28.0", Engine: profiler.Engine{Kind: "vllm"}},
 		Objective: profiler.Objective{TTFT: 2 * time.Second, TPOT: 100 * time.Millisecond},
-		Points:    []profile.Point{{}}, Reading: good, Stepping: good,
+		Points:    []profile.Point{{}}, Prefill: good, Step: good,
 		Curve: &learned.Curve{Prefill: 1e-4, A: 0.03, B: 2e-5, C: 1e-7, Prompt: 512, Output: 128, KV: 85_000, Samples: 300},
 	}
 }
@@ -42,7 +42,7 @@ func TestAReportBecomesAProfile(t *testing.T) {
 	}
 	for want, change := range map[string]func(*profiler.Report){
 		"no curve was found":    func(r *profiler.Report) { r.Curve = nil },
-		"the curves do not fit": func(r *profiler.Report) { r.Stepping = &profiler.Quality{Mean: 0.2} },
+		"the curves do not fit": func(r *profiler.Report) { r.Step = &profiler.Quality{Mean: 0.2} },
 	} {
 		r := report()
 		change(r)

@@ -36,7 +36,7 @@ func (r *Report) Plot(w io.Writer, format string) error {
 	default:
 		return fmt.Errorf("plot format %q: want svg or png", format)
 	}
-	reading, err := r.plotReading()
+	reading, err := r.plotPrefill()
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func newPlot(title, x, y string) *plot.Plot {
 	return p
 }
 
-func (r *Report) plotReading() (*plot.Plot, error) {
+func (r *Report) plotPrefill() (*plot.Plot, error) {
 	p := newPlot(r.title(), "tokens of a prompt", "ms to the first token")
 	var points, line plotter.XYs
 	most := 0.0
@@ -73,7 +73,7 @@ func (r *Report) plotReading() (*plot.Plot, error) {
 	}
 	for i := range 101 {
 		t := most * float64(i) / 100
-		line = append(line, plotter.XY{X: t, Y: 1e3 * max(r.Curve.Reading(t), r.Curve.Stepping(1, t))})
+		line = append(line, plotter.XY{X: t, Y: 1e3 * max(r.Curve.PrefillTime(t), r.Curve.StepTime(1, t))})
 	}
 	return p, addTo(p, "one request at a time", palette[0], points, line)
 }
@@ -94,7 +94,7 @@ func (r *Report) plotSteps() (*plot.Plot, error) {
 			if one.Prompt == length && one.Step.N > 0 {
 				points = append(points, plotter.XY{X: float64(one.Concurrency), Y: 1e3 * one.Step.Value})
 				line = append(line, plotter.XY{X: float64(one.Concurrency),
-					Y: 1e3 * r.Curve.Stepping(float64(one.Concurrency), one.KV)})
+					Y: 1e3 * r.Curve.StepTime(float64(one.Concurrency), one.KV)})
 			}
 		}
 		if err := addTo(p, fmt.Sprintf("prompts of %d tokens", length), palette[i%len(palette)], points,

@@ -28,11 +28,11 @@ type Report struct {
 	Points      []profile.Point `json:"points,omitempty"`
 	// Curve is the curve that fits the points, with the mean request of the options. It is nil if
 	// too little was measured.
-	Curve    *learned.Curve `json:"curve,omitempty"`
-	Reading  *Quality       `json:"reading,omitempty"`
-	Stepping *Quality       `json:"stepping,omitempty"`
-	Closed   []Load         `json:"closed,omitempty"`
-	Open     []Load         `json:"open,omitempty"`
+	Curve   *learned.Curve `json:"curve,omitempty"`
+	Prefill *Quality       `json:"reading,omitempty"`
+	Step    *Quality       `json:"stepping,omitempty"`
+	Closed  []Load         `json:"closed,omitempty"`
+	Open    []Load         `json:"open,omitempty"`
 	// Best is the server's capacity within the objective.
 	Best *Best `json:"within_objective,omitempty"`
 	// Faults lists the server's faults, and Left what was not measured and why.
@@ -143,7 +143,7 @@ func ReadReport(from io.Reader) (*Report, error) {
 		return nil, fmt.Errorf("not a report of aliquot bench -json: %w", err)
 	}
 	r.Points, r.Closed, r.Open = nil, nil, nil
-	if r.Curve != nil && (r.Reading == nil || r.Stepping == nil) {
+	if r.Curve != nil && (r.Prefill == nil || r.Step == nil) {
 		return nil, fmt.Errorf("not a complete report of aliquot bench -json: it does not say how well its curves fit")
 	}
 	return &r, nil
@@ -174,7 +174,7 @@ func (r *Report) Believed() error {
 		return fmt.Errorf("no curve was found: too little was measured")
 	case r.Faults.has(Inconsistent):
 		return fmt.Errorf("the server reported impossible token counts")
-	case r.Reading.Poor() || r.Stepping.Poor():
+	case r.Prefill.Poor() || r.Step.Poor():
 		return fmt.Errorf("the curves do not fit what was measured")
 	}
 	return nil
@@ -204,7 +204,7 @@ func (r *runner) finish() {
 	if p.measured() {
 		p.Best = b
 	}
-	for _, q := range []*Quality{p.Reading, p.Stepping} {
+	for _, q := range []*Quality{p.Prefill, p.Step} {
 		if q != nil && q.Poor() {
 			p.note(fmt.Sprintf("a curve does not fit: its mean error is %.0f%%, its worst %+.0f%% with %s",
 				100*q.Mean, 100*q.Worst, q.At))

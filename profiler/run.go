@@ -271,15 +271,15 @@ func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seco
 func (r *runner) fit() {
 	c := learned.Curve{Prompt: float64(r.Prompt), Output: float64(r.Output), Slots: float64(r.Slots),
 		KV: float64(max(0, r.report.About.Engine.KVTokens)), Samples: float64(r.answers)}
-	stepping, okS := profile.SteppingOf(r.report.Points)
+	stepping, okS := profile.FitStep(r.report.Points)
 	if okS {
 		c.A, c.B, c.C = stepping.A, stepping.B, stepping.C
-		r.report.Stepping = qualityOf(stepping.Line, stepping.Of)
+		r.report.Step = qualityOf(stepping.Line, stepping.Of)
 	}
-	reading, okR := profile.ReadingOf(r.report.Points, c.Stepping(1, 0))
+	reading, okR := profile.FitPrefill(r.report.Points, c.StepTime(1, 0))
 	if okR {
 		c.Start, c.Prefill, c.Growth = reading.Start, reading.Prefill, reading.Growth
-		r.report.Reading = qualityOf(reading.Line, reading.Of)
+		r.report.Prefill = qualityOf(reading.Line, reading.Of)
 	}
 	if okR && okS {
 		r.report.Curve = &c

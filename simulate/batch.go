@@ -54,7 +54,7 @@ func (b *batch) work() float64 {
 		if i == 0 {
 			seconds += b.left
 		} else {
-			seconds += b.curve.Reading(c.prompt)
+			seconds += b.curve.PrefillTime(c.prompt)
 		}
 	}
 	return seconds
@@ -80,7 +80,7 @@ func (b *batch) add(now time.Duration, index int, q Request) {
 	b.advance(now)
 	c := &call{index: index, prompt: float64(max(1, q.InputTokens)), output: float64(max(1, q.OutputTokens))}
 	if b.reading = append(b.reading, c); len(b.reading) == 1 {
-		b.left = b.curve.Reading(c.prompt)
+		b.left = b.curve.PrefillTime(c.prompt)
 	}
 	b.held += c.prompt + c.output
 	b.version++
@@ -103,7 +103,7 @@ func (b *batch) advance(now time.Duration) {
 // stepsIn returns the number of steps in a number of seconds. m steps take m (A + B n + C kv) + C n
 // m²/2 seconds, because each step adds n tokens to the cache.
 func (b *batch) stepsIn(seconds float64) float64 {
-	first := b.curve.Stepping(float64(len(b.writing)), b.kv)
+	first := b.curve.StepTime(float64(len(b.writing)), b.kv)
 	half := b.curve.C * float64(len(b.writing)) / 2
 	if half*seconds < 1e-12*first*first {
 		return seconds / first
@@ -120,7 +120,7 @@ func (b *batch) next() (at time.Duration, busy bool) {
 	case len(b.writing) > 0:
 		n := float64(len(b.writing))
 		m := max(0, b.writing[0].end-b.steps)
-		seconds = m*b.curve.Stepping(n, b.kv) + b.curve.C*n*m*m/2
+		seconds = m*b.curve.StepTime(n, b.kv) + b.curve.C*n*m*m/2
 	default:
 		return 0, false
 	}
@@ -135,7 +135,7 @@ func (b *batch) turn() (began *call, ended []*call) {
 		began = b.reading[0]
 		b.reading = b.reading[1:]
 		if len(b.reading) > 0 {
-			b.left = b.curve.Reading(b.reading[0].prompt)
+			b.left = b.curve.PrefillTime(b.reading[0].prompt)
 		}
 		began.end = b.steps + began.output - 1
 		heap.Push(&b.writing, began)
@@ -212,10 +212,10 @@ func (e *engine) cheapest(q Request) (best *replica) {
 // cost returns the cost of a request in seconds, if reading begins after wait: the time until its
 // last token, and half of the delay that it causes to the other requests.
 func (b *batch) cost(wait float64, q Request) float64 {
-	reading := b.curve.Reading(float64(q.InputTokens))
+	reading := b.curve.PrefillTime(float64(q.InputTokens))
 	n := float64(len(b.reading) + len(b.writing))
-	with, output := b.curve.Stepping(n+1, b.kv+float64(q.InputTokens)), float64(q.OutputTokens)
-	others := n*reading + n*output*(with-b.curve.Stepping(n, b.kv))
+	with, output := b.curve.StepTime(n+1, b.kv+float64(q.InputTokens)), float64(q.OutputTokens)
+	others := n*reading + n*output*(with-b.curve.StepTime(n, b.kv))
 	return wait + reading + output*with + others/2
 }
 

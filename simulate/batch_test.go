@@ -27,19 +27,19 @@ func near(got time.Duration, want float64) bool { return math.Abs(got.Seconds()-
 
 func TestABatchTakesWhatItsCurveSays(t *testing.T) {
 	r := batching(tokens(0.5, 1000, 101))
-	reading := engineCurve.Reading(1000)
+	reading := engineCurve.PrefillTime(1000)
 	if !near(r.Firsts[0]-500*time.Millisecond, reading) {
 		t.Errorf("the first token after %v, want %.4f s", r.Firsts[0]-500*time.Millisecond, reading)
 	}
 	// 100 further tokens while the cache grows from 1001 to 1101.
-	writing := 100*engineCurve.Stepping(1, 1001) + engineCurve.C*100*100/2
+	writing := 100*engineCurve.StepTime(1, 1001) + engineCurve.C*100*100/2
 	if !near(r.Ends[0]-r.Firsts[0], writing) {
 		t.Errorf("the answer took %v, want %.4f s", r.Ends[0]-r.Firsts[0], writing)
 	}
 	// A prompt that arrives in between delays the response by its reading time.
 	both := batching(tokens(0.5, 1000, 101), tokens(1, 2000, 1))
-	if late := both.Ends[0] - r.Ends[0]; !near(late, engineCurve.Reading(2000)) {
-		t.Errorf("a prompt of 2000 tokens makes the answer later by %v, want %.4f s", late, engineCurve.Reading(2000))
+	if late := both.Ends[0] - r.Ends[0]; !near(late, engineCurve.PrefillTime(2000)) {
+		t.Errorf("a prompt of 2000 tokens makes the answer later by %v, want %.4f s", late, engineCurve.PrefillTime(2000))
 	}
 	if both.Ends[1] != both.Firsts[1] {
 		t.Errorf("an answer of one token ends at %v, and began at %v", both.Ends[1], both.Firsts[1])

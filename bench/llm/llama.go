@@ -224,8 +224,8 @@ func (t *trial) print(w io.Writer) {
 		if k := len(t.steps[n]); k >= enough {
 			kv := float64(t.held[n]) / float64(k)
 			median, mean := middle(t.steps[n])
-			fmt.Fprintf(out, "%d answers\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", n, k, 1e3*before.Stepping(float64(n), kv),
-				1e3*learned.Stepping(float64(n), kv), 1e3*median, 1e3*mean)
+			fmt.Fprintf(out, "%d answers\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", n, k, 1e3*before.StepTime(float64(n), kv),
+				1e3*learned.StepTime(float64(n), kv), 1e3*median, 1e3*mean)
 		}
 	}
 	fmt.Fprintln(out, "prompt of\t\t\t\t\t\t")
@@ -240,7 +240,7 @@ func (t *trial) print(w io.Writer) {
 			_, length := middle(tokens)
 			median, mean := middle(took)
 			fmt.Fprintf(out, "%.0f tokens\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t\n", length, len(took),
-				1e3*before.Reading(length), 1e3*learned.Reading(length), 1e3*median, 1e3*mean)
+				1e3*before.PrefillTime(length), 1e3*learned.PrefillTime(length), 1e3*median, 1e3*mean)
 		}
 	}
 	out.Flush()

@@ -88,8 +88,8 @@ func (c jobDefragCommand) Run(args []string) int {
 	}
 	if err == nil && *dry {
 		var f account.Fragmentation
-		if f, err = account.Report(ctx, d.nomad, d.demand, account.Wish{Most: *most, Willing: true,
-			Takes: d.fits}); err == nil {
+		if f, err = account.Report(ctx, d.nomad, d.demand, account.MoveLimits{Max: *most, OnlyMovable: true,
+			Fits: d.fits}); err == nil {
 			c.ui.Output(movesTable(f.Moves))
 		}
 	} else if err == nil {
@@ -107,8 +107,8 @@ func (c jobDefragCommand) Run(args []string) int {
 func (d defrag) run(ctx context.Context, most, atOnce int) error {
 	tried := map[string]bool{} // IDs and names of allocations, so that none moves twice
 	for done := 0; done < most; {
-		f, err := account.Report(ctx, d.nomad, d.demand, account.Wish{Most: most + len(tried), Willing: true,
-			Takes: d.fits})
+		f, err := account.Report(ctx, d.nomad, d.demand, account.MoveLimits{Max: most + len(tried), OnlyMovable: true,
+			Fits: d.fits})
 		if err != nil {
 			return err
 		}

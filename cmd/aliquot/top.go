@@ -105,7 +105,7 @@ func (c topCommand) fragmentation(asJSON bool, file string) int {
 	if err == nil {
 		var demand pack.Demand
 		if demand, _, err = typical(ctx, file); err == nil {
-			f, err = account.Report(ctx, cluster.Nomad, demand, account.Wish{Most: maxMoves})
+			f, err = account.Report(ctx, cluster.Nomad, demand, account.MoveLimits{Max: maxMoves})
 		}
 	}
 	if err != nil {

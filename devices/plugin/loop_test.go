@@ -18,8 +18,8 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// hand is a vendor whose GPUs a test moves by hand.
-type hand struct {
+// fakeVendor is a vendor whose GPUs a test moves by hand.
+type fakeVendor struct {
 	mu     sync.Mutex
 	found  []share.Found
 	err    error
@@ -32,7 +32,7 @@ type hand struct {
 	hung chan struct{}
 }
 
-func (h *hand) hang() {
+func (h *fakeVendor) hang() {
 	h.mu.Lock()
 	hung := h.hung
 	h.mu.Unlock()
@@ -41,14 +41,14 @@ func (h *hand) hang() {
 	}
 }
 
-func (h *hand) Inventory(context.Context) ([]share.Found, error) {
+func (h *fakeVendor) Inventory(context.Context) ([]share.Found, error) {
 	h.hang()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.found, h.err
 }
 
-func (h *hand) Converge(context.Context, share.Plan) map[gpu.ID]State {
+func (h *fakeVendor) Converge(context.Context, share.Plan) map[gpu.ID]State {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.rounds++
@@ -59,18 +59,18 @@ func (h *hand) Converge(context.Context, share.Plan) map[gpu.ID]State {
 	return out
 }
 
-func (h *hand) Reserve(context.Context, share.Granted) (Reservation, error) {
+func (h *fakeVendor) Reserve(context.Context, share.Granted) (Reservation, error) {
 	return Reservation{Env: map[string]string{"VENDOR": "hand"}, Mounts: []*device.Mount{{HostPath: "/x", TaskPath: "/x"}}}, nil
 }
 
-func (h *hand) Usage(context.Context, share.Plan) map[gpu.ID]Usage {
+func (h *fakeVendor) Usage(context.Context, share.Plan) map[gpu.ID]Usage {
 	h.hang()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.usage
 }
 
-func (h *hand) set(change func(*hand)) {
+func (h *fakeVendor) set(change func(*fakeVendor)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	change(h)
@@ -89,13 +89,13 @@ func gpus(n int) []share.Found {
 
 // rig is a configured plugin over a hand, with a stream that is being read.
 type rig struct {
-	*hand
+	*fakeVendor
 	plugin *Plugin
 	got    chan []*device.DeviceGroup
 	end    context.CancelFunc
 }
 
-func newRig(t *testing.T, h *hand) *rig {
+func newRig(t *testing.T, h *fakeVendor) *rig {
 	t.Helper()
 	maker := Maker{Name: "aliquot-device-hand", Vendor: gpu.NVIDIA, Modes: []share.Mode{share.Shared, share.Whole, share.Off},
 		New: func(_ Config, host Host) (Vendor, error) { h.wake = host.Wake; return h, nil }}
@@ -110,7 +110,7 @@ func newRig(t *testing.T, h *hand) *rig {
 	if err := p.SetConfig(&base.Config{PluginConfig: config}); err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{hand: h, plugin: p, got: make(chan []*device.DeviceGroup, 100)}
+	r := &rig{fakeVendor: h, plugin: p, got: make(chan []*device.DeviceGroup, 100)}
 	return r
 }
 
@@ -157,7 +157,7 @@ func sound(groups []*device.DeviceGroup) (healthy, sick int, why string) {
 
 func TestNothingRunsBeforeFingerprint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(1)})
+		r := newRig(t, &fakeVendor{found: gpus(1)})
 		time.Sleep(time.Hour)
 		if r.rounds != 0 {
 			t.Errorf("%d rounds in a process that only validates", r.rounds)
@@ -167,14 +167,14 @@ func TestNothingRunsBeforeFingerprint(t *testing.T) {
 
 func TestOneFingerprintPerChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(2)})
+		r := newRig(t, &fakeVendor{found: gpus(2)})
 		r.follow(t)
 		defer r.stop()
 		time.Sleep(time.Minute)
 		if n := r.count(); n != 1 {
 			t.Fatalf("%d fingerprints in a minute without a change", n)
 		}
-		r.set(func(h *hand) { h.states = map[gpu.ID]State{"GPU-1": {Problem: "XID 79"}} })
+		r.set(func(h *fakeVendor) { h.states = map[gpu.ID]State{"GPU-1": {Problem: "XID 79"}} })
 		r.wake()
 		before := time.Now()
 		synctest.Wait()
@@ -192,11 +192,11 @@ func TestOneFingerprintPerChange(t *testing.T) {
 func TestFirstFingerprintWaitsForWhatStarts(t *testing.T) {
 	for _, ready := range []time.Duration{500 * time.Millisecond, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, &hand{found: gpus(1), states: map[gpu.ID]State{"GPU-0": {Problem: "starting", Starting: true}}})
+			r := newRig(t, &fakeVendor{found: gpus(1), states: map[gpu.ID]State{"GPU-0": {Problem: "starting", Starting: true}}})
 			start := time.Now()
 			r.follow(t)
 			defer r.stop()
-			time.AfterFunc(ready, func() { r.set(func(h *hand) { h.states = nil }) })
+			time.AfterFunc(ready, func() { r.set(func(h *fakeVendor) { h.states = nil }) })
 			_, sick, _ := sound(<-r.got)
 			took := time.Since(start)
 			if ready < settleTime && (sick > 0 || took > ready+2*settlePoll) {
@@ -211,11 +211,11 @@ func TestFirstFingerprintWaitsForWhatStarts(t *testing.T) {
 
 func TestTransientErrorsLoseNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(2)})
+		r := newRig(t, &fakeVendor{found: gpus(2)})
 		r.follow(t)
 		defer r.stop()
 		<-r.got
-		r.set(func(h *hand) { h.found, h.err = nil, errors.New("timeout") })
+		r.set(func(h *fakeVendor) { h.found, h.err = nil, errors.New("timeout") })
 		time.Sleep((Patience - 1) * 2 * time.Second)
 		if n := r.count(); n != 0 {
 			t.Fatalf("%d fingerprints within the grace", n)
@@ -225,7 +225,7 @@ func TestTransientErrorsLoseNothing(t *testing.T) {
 		if healthy != 0 || sick != 40 || !strings.Contains(why, "timeout") {
 			t.Errorf("%d healthy, %d not: %s", healthy, sick, why)
 		}
-		r.set(func(h *hand) { h.found, h.err = gpus(2), nil })
+		r.set(func(h *fakeVendor) { h.found, h.err = gpus(2), nil })
 		time.Sleep(3 * time.Second)
 		if healthy, _, _ := sound(<-r.got); healthy != 40 {
 			t.Errorf("%d healthy after the error", healthy)
@@ -237,11 +237,11 @@ func TestTransientErrorsLoseNothing(t *testing.T) {
 // anew.
 func TestALostGPUKeepsItsGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(2)})
+		r := newRig(t, &fakeVendor{found: gpus(2)})
 		r.follow(t)
 		defer r.stop()
 		<-r.got
-		r.set(func(h *hand) {
+		r.set(func(h *fakeVendor) {
 			h.found = gpus(2)[1:]
 			h.found[0].Index = 0
 		})
@@ -255,7 +255,7 @@ func TestALostGPUKeepsItsGroup(t *testing.T) {
 
 func TestHardwareThatComesLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{err: fmt.Errorf("no library: %w", ErrAbsent)})
+		r := newRig(t, &fakeVendor{err: fmt.Errorf("no library: %w", ErrAbsent)})
 		r.follow(t)
 		defer r.stop()
 		if groups := <-r.got; len(groups) != 0 {
@@ -265,7 +265,7 @@ func TestHardwareThatComesLater(t *testing.T) {
 		if n := r.count(); n != 0 {
 			t.Fatalf("%d fingerprints without a change", n)
 		}
-		r.set(func(h *hand) { h.found, h.err = gpus(1), nil })
+		r.set(func(h *fakeVendor) { h.found, h.err = gpus(1), nil })
 		if groups := <-r.got; len(groups) != 1 {
 			t.Errorf("%d groups, want 1", len(groups))
 		}
@@ -274,7 +274,7 @@ func TestHardwareThatComesLater(t *testing.T) {
 
 func TestTwoStreamsOneLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(1)})
+		r := newRig(t, &fakeVendor{found: gpus(1)})
 		r.follow(t)
 		first, end := r.got, r.end
 		r.got = make(chan []*device.DeviceGroup, 100)
@@ -283,14 +283,14 @@ func TestTwoStreamsOneLoop(t *testing.T) {
 		<-first
 		<-r.got
 		time.Sleep(time.Minute)
-		r.set(func(h *hand) {
+		r.set(func(h *fakeVendor) {
 			if h.rounds > 32 {
 				t.Errorf("%d rounds in a minute: more than one loop", h.rounds)
 			}
 		})
 		end()
 		synctest.Wait()
-		r.set(func(h *hand) { h.states = map[gpu.ID]State{"GPU-0": {Problem: "x"}} })
+		r.set(func(h *fakeVendor) { h.states = map[gpu.ID]State{"GPU-0": {Problem: "x"}} })
 		time.Sleep(3 * time.Second)
 		if n := r.count(); n != 1 {
 			t.Errorf("%d fingerprints on the second stream after the first ended", n)
@@ -299,7 +299,7 @@ func TestTwoStreamsOneLoop(t *testing.T) {
 }
 
 func TestReserveBeforeTheLoop(t *testing.T) {
-	r := newRig(t, &hand{found: gpus(1)})
+	r := newRig(t, &fakeVendor{found: gpus(1)})
 	c, err := r.plugin.Reserve([]string{"GPU-0::00of20", "GPU-0::01of20"})
 	if err != nil || c.Envs["VENDOR"] != "hand" || c.Envs[gpu.EnvSlices] != "2" || len(c.Mounts) != 0 {
 		t.Errorf("%+v, %v", c, err)

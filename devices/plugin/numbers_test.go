@@ -19,13 +19,13 @@ import (
 // another group's name would be free in Nomad's account.
 func TestAPluginThatStartsWithoutAGPUKeepsTheOthersGroups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(2)})
+		r := newRig(t, &fakeVendor{found: gpus(2)})
 		r.follow(t)
 		<-r.got
 		r.stop()
 		left := gpus(2)[1:]
 		left[0].Index = 0 // as the driver counts now
-		next := newRig(t, &hand{found: left, runDir: r.runDir})
+		next := newRig(t, &fakeVendor{found: left, runDir: r.runDir})
 		next.follow(t)
 		defer next.stop()
 		if groups := <-next.got; len(groups) != 1 || groups[0].Name != "h100-1" || *groups[0].Attributes["index"].Int != 1 {
@@ -37,7 +37,7 @@ func TestAPluginThatStartsWithoutAGPUKeepsTheOthersGroups(t *testing.T) {
 // TestMIGDevicesHaveTheirGPUsNumber: a gpu block's index would name another GPU's.
 func TestMIGDevicesHaveTheirGPUsNumber(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(2)})
+		r := newRig(t, &fakeVendor{found: gpus(2)})
 		r.follow(t)
 		<-r.got
 		r.stop()
@@ -46,7 +46,7 @@ func TestMIGDevicesHaveTheirGPUsNumber(t *testing.T) {
 		part := left[0]
 		part.ID, part.Parent, part.Profile, part.Split, part.Slicing = "MIG-1", left[0].ID, "1g.10gb", false, share.Slicing{}
 		part.Part = share.Part{Sharing: gpu.SharingMIG, Enforcement: gpu.EnforceMIG, Infix: "mig-"}
-		next := newRig(t, &hand{found: append(left, part), runDir: r.runDir})
+		next := newRig(t, &fakeVendor{found: append(left, part), runDir: r.runDir})
 		next.follow(t)
 		defer next.stop()
 		if groups := <-next.got; len(groups) != 1 || groups[0].Name != "h100-mig-1g.10gb" || *groups[0].Attributes["index"].Int != 1 {

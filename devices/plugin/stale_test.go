@@ -24,7 +24,7 @@ func TestSlicesChangedUnderATask(t *testing.T) {
 		{"GPU-9::00of10", false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			r := newRig(t, &hand{found: gpus(2), usage: map[gpu.ID]Usage{"GPU-0": {Processes: []Process{{PID: 7, Busy: -1}}}}})
+			r := newRig(t, &fakeVendor{found: gpus(2), usage: map[gpu.ID]Usage{"GPU-0": {Processes: []Process{{PID: 7, Busy: -1}}}}})
 			proc := filepath.Join(t.TempDir(), "7")
 			if err := os.MkdirAll(proc, 0o755); err != nil {
 				t.Fatal(err)
@@ -50,7 +50,7 @@ func TestSlicesChangedUnderATask(t *testing.T) {
 			if !strings.Contains(why, allocA) || !strings.Contains(why, "server") {
 				t.Errorf("%q", why)
 			}
-			r.set(func(h *hand) { h.usage = nil })
+			r.set(func(h *fakeVendor) { h.usage = nil })
 			time.Sleep(5 * time.Second)
 			if healthy, _, why := sound(<-r.got); healthy != 40 {
 				t.Errorf("%d healthy after the task has ended: %s", healthy, why)

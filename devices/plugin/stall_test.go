@@ -14,12 +14,12 @@ import (
 // meanwhile.
 func TestADriverThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(2)})
+		r := newRig(t, &fakeVendor{found: gpus(2)})
 		r.follow(t)
 		defer r.stop()
 		before := <-r.got
 		hung := make(chan struct{})
-		r.set(func(h *hand) { h.hung = hung })
+		r.set(func(h *fakeVendor) { h.hung = hung })
 		time.Sleep(stallTime + 3*time.Second)
 		synctest.Wait()
 		groups := <-r.got
@@ -37,7 +37,7 @@ func TestADriverThatHangs(t *testing.T) {
 		if n := r.count(); n != 0 {
 			t.Errorf("%d fingerprints while nothing changed", n)
 		}
-		r.set(func(h *hand) { h.hung = nil })
+		r.set(func(h *fakeVendor) { h.hung = nil })
 		close(hung)
 		if healthy, _, _ := sound(<-r.got); healthy != 40 {
 			t.Errorf("%d healthy after the driver answered", healthy)
@@ -53,7 +53,7 @@ func TestADriverThatHangs(t *testing.T) {
 func TestStatsEndThoughTheDriverHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hung := make(chan struct{})
-		r := newRig(t, &hand{found: gpus(1), hung: hung})
+		r := newRig(t, &fakeVendor{found: gpus(1), hung: hung})
 		for range 3 {
 			ctx, cancel := context.WithCancel(t.Context())
 			stream, err := r.plugin.Stats(ctx, time.Second)
@@ -76,7 +76,7 @@ func TestStatsEndThoughTheDriverHangs(t *testing.T) {
 func TestReserveOfADriverThatNeverAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hung := make(chan struct{})
-		r := newRig(t, &hand{found: gpus(1), hung: hung})
+		r := newRig(t, &fakeVendor{found: gpus(1), hung: hung})
 		if _, err := r.plugin.Reserve([]string{"GPU-0::00of20"}); err == nil || !strings.Contains(err.Error(), "did not answer within") {
 			t.Errorf("got %v", err)
 		}
@@ -89,22 +89,22 @@ func TestReserveOfADriverThatNeverAnswered(t *testing.T) {
 // and Nomad busy.
 func TestAStormOfNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, &hand{found: gpus(1)})
+		r := newRig(t, &fakeVendor{found: gpus(1)})
 		r.follow(t)
 		defer r.stop()
 		<-r.got
-		r.set(func(h *hand) { h.rounds = 0 })
+		r.set(func(h *fakeVendor) { h.rounds = 0 })
 		for range 10 * 1000 {
 			r.wake()
 			time.Sleep(time.Millisecond)
 		}
-		r.set(func(h *hand) {
+		r.set(func(h *fakeVendor) {
 			if h.rounds > 10*(maxWakes+2) {
 				t.Errorf("%d rounds in 10 s", h.rounds)
 			}
 		})
 		// The last news is not lost.
-		r.set(func(h *hand) { h.states = map[gpu.ID]State{"GPU-0": {Problem: "XID 79"}} })
+		r.set(func(h *fakeVendor) { h.states = map[gpu.ID]State{"GPU-0": {Problem: "XID 79"}} })
 		r.wake()
 		time.Sleep(time.Second)
 		if _, sick, _ := sound(<-r.got); sick != 20 {

@@ -66,8 +66,8 @@ func TestBenchFindsWhatTheEngineComputesWith(t *testing.T) {
 				if math.Abs(c.Growth/truth.Growth-1) > 0.1 {
 					t.Errorf("growth %.4g, the engine computes with %.4g", c.Growth, truth.Growth)
 				}
-				if len(report.Faults) > 0 || report.Reading.Poor() || report.Stepping.Poor() {
-					t.Errorf("faults %v, fits %s and %s", report.Faults, report.Reading, report.Stepping)
+				if len(report.Faults) > 0 || report.Prefill.Poor() || report.Step.Poor() {
+					t.Errorf("faults %v, fits %s and %s", report.Faults, report.Prefill, report.Step)
 				}
 			})
 		})

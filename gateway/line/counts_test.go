@@ -236,8 +236,8 @@ func TestWhatIsPresumedIsBounded(t *testing.T) {
 	now := time.Now()
 	b := s.peerState("b")
 	b.load = talk.Load{Replicas: []talk.Held{{Replica: "r", Count: 1 << 40}}}
-	s.presume("b", b, now)
-	if n := len(b.remotes); n > maxPresumed {
+	s.assumeHeld("b", b, now)
+	if n := len(b.remotes); n > maxAssumed {
 		t.Errorf("%d requests are presumed", n)
 	}
 }

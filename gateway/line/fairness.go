@@ -14,14 +14,14 @@ const (
 	chargeInterval = time.Second
 )
 
-// tally returns the accounts of fairness for the other gateways, each of which may be the next owner.
+// ownCharges returns the accounts of fairness for the other gateways, each of which may be the next owner.
 // It returns false if this gateway is not the owner, or sent them too recently.
-func (s *Shared) tally(now time.Time) ([]dispatch.Charge, bool) {
+func (s *Shared) ownCharges(now time.Time) ([]dispatch.Charge, bool) {
 	if role, _, _ := s.owned.Role(); role != ownership.Owner || s.queue.Tenants() > fewTenants &&
-		now.Sub(s.tallied) < chargeInterval {
+		now.Sub(s.chargesSent) < chargeInterval {
 		return nil, false
 	}
-	s.tallied = now
+	s.chargesSent = now
 	return s.queue.Charges(), true
 }
 

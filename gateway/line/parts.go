@@ -56,7 +56,8 @@ type applied struct {
 func (s *Shared) apply(now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	gateways, ownerless := s.gateways(now)
-	from := applied{true, role == ownership.Apart && s.split, s.phase, epoch, role, fmt.Sprint(gateways, ownerless)}
+	from := applied{true, role == ownership.Apart && s.unheardGateway, s.phase, epoch, role,
+		fmt.Sprint(gateways, ownerless)}
 	if from == s.applied && len(ownerless) == 0 {
 		return
 	}
@@ -71,9 +72,9 @@ func (s *Shared) apply(now time.Time) {
 		case ownership.Apart:
 			use := ownership.Part(r.ID, slots, s.self, gateways)
 			switch {
-			case s.phase == shrinking && !s.split:
+			case s.phase == shrinking && !s.unheardGateway:
 				use = min(use, s.heldSlots[r.ID])
-			case s.phase == reusing && !s.split:
+			case s.phase == reusing && !s.unheardGateway:
 				use = s.heldSlots[r.ID]
 			case s.phase != divided:
 				use = 0
@@ -81,7 +82,7 @@ func (s *Shared) apply(now time.Time) {
 			r.Withheld = slots - use
 		case ownership.Owner, ownership.Gathering:
 			for _, p := range ownerless {
-				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.peerState(p).among)-taken[p][r.ID])
+				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.peerState(p).knownGateways)-taken[p][r.ID])
 			}
 		}
 		out[i] = s.within(r, len(gateways), role)
@@ -131,12 +132,12 @@ func (s *Shared) gateways(now time.Time) (all, ownerless []ownership.ID) {
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {
 		// A gateway that is cut off does not see others exit. While there is no owner, parts only
 		// shrink, so that the parts of two gateways never overlap.
-		for _, id := range s.among {
+		for _, id := range s.knownGateways {
 			if !slices.Contains(all, id) {
 				all = append(all, id)
 			}
 		}
-		s.among = all
+		s.knownGateways = all
 	}
 	slices.Sort(all)
 	for _, id := range ownerless {
@@ -150,10 +151,10 @@ func (s *Shared) gateways(now time.Time) (all, ownerless []ownership.ID) {
 // since it was heard, including one that has returned. It may also know that others have gone.
 func (s *Shared) recordDivision(by ownership.ID, now []ownership.ID) {
 	b := s.peerState(by)
-	if b.among == nil {
-		b.among = now
+	if b.knownGateways == nil {
+		b.knownGateways = now
 	}
-	b.among = slices.DeleteFunc(slices.Clone(b.among), func(id ownership.ID) bool {
+	b.knownGateways = slices.DeleteFunc(slices.Clone(b.knownGateways), func(id ownership.ID) bool {
 		return id != by && !slices.Contains(now, id)
 	})
 }

@@ -33,9 +33,9 @@ type peerState struct {
 	// reported reports whether remotes are all its requests. Until then it may use its part of the
 	// slots.
 	reported bool
-	// among are the gateways among which slots were divided when it was last heard. It may not know
+	// knownGateways are the gateways among which slots were divided when it was last heard. It may not know
 	// later ones.
-	among []ownership.ID
+	knownGateways []ownership.ID
 }
 
 // remote is a request that another gateway carries, in the owner's queue.
@@ -232,7 +232,7 @@ func (s *Shared) end(b *peerState, now time.Time) {
 	for _, g := range b.unconfirmed {
 		s.dropRemote(g, now)
 	}
-	b.unconfirmed, b.reported, b.among = nil, true, nil
+	b.unconfirmed, b.reported, b.knownGateways = nil, true, nil
 }
 
 // empty removes all requests of a gateway.
@@ -284,7 +284,7 @@ func (s *Shared) Loads() talk.Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens, Config: s.config}
-	l.Charges, l.AllCharges = s.tally(time.Now())
+	l.Charges, l.AllCharges = s.ownCharges(time.Now())
 	if role, epoch, _ := s.owned.Role(); role == ownership.Member {
 		l.Follows = epoch
 	}
@@ -330,11 +330,11 @@ func (s *Shared) show(b *peerState, load talk.Load, now time.Time) {
 	b.load, b.queued = load, queued
 }
 
-// maxPresumed limits the presumed requests of another gateway on one replica.
-const maxPresumed = 1 << 14
+// maxAssumed limits the assumed requests of another gateway on one replica.
+const maxAssumed = 1 << 14
 
-// presume adds remotes for the requests that a silent gateway last reported, or last held.
-func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
+// assumeHeld adds remotes for the requests that a silent gateway last reported, or last held.
+func (s *Shared) assumeHeld(of ownership.ID, b *peerState, now time.Time) {
 	if len(b.remotes) > 0 {
 		return
 	}
@@ -347,7 +347,7 @@ func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
 	}
 	id := uint64(1) << 63
 	for replica, n := range carries {
-		for range min(n, maxPresumed) {
+		for range min(n, maxAssumed) {
 			id++
 			g := s.newRemote(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
 			g.restore(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
@@ -360,13 +360,13 @@ func (s *Shared) report() []talk.Record {
 	_, epoch, _ := s.owned.Role()
 	s.reports++
 	out := []talk.Record{{Kind: talk.Begin, Service: s.name, Epoch: epoch, ID: s.claim, Report: s.reports}}
-	for _, id := range s.inOrder() {
+	for _, id := range s.idsByArrival() {
 		out = append(out, s.carried[id].record(talk.Entry))
 	}
 	return append(out, talk.Record{Kind: talk.End, Service: s.name, Epoch: epoch})
 }
 
-// inOrder returns the IDs of this gateway's requests in order of arrival.
-func (s *Shared) inOrder() []uint64 {
+// idsByArrival returns the IDs of this gateway's requests in order of arrival.
+func (s *Shared) idsByArrival() []uint64 {
 	return slices.Sorted(maps.Keys(s.carried))
 }

@@ -22,7 +22,7 @@ func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 			s.saw(ownership.Record{Epoch: r.Epoch, Owner: ownership.ID(r.Gateway)}, now)
 			s.owned.Promised(from, r.Epoch, now)
 			if r.Gateway == string(from) {
-				s.remind(from)
+				s.sendEpoch(from)
 			}
 			s.step(now)
 		case talk.Grant, talk.Refused:
@@ -73,7 +73,7 @@ func (s *Shared) handleOwner(from ownership.ID, r *talk.Record, now time.Time) {
 // wakeUp resets the line of a process that was stopped. It must not use earlier grants, or reuse
 // the slots that it held.
 func (s *Shared) wakeUp(now time.Time) {
-	if now.Sub(s.lastLook) < ownership.Lease {
+	if now.Sub(s.lastUpdate) < ownership.Lease {
 		return
 	}
 	before, _, _ := s.owned.Role()
@@ -82,7 +82,7 @@ func (s *Shared) wakeUp(now time.Time) {
 	clear(s.heldSlots)
 	s.phase, s.applied = reusing, applied{}
 	s.apply(now)
-	s.lastLook = now
+	s.lastUpdate = now
 }
 
 // follow makes this gateway a member: it stops deciding, and reports its requests to the owner.
@@ -133,7 +133,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 			b.reported = false
 		}
 		s.recordHeld(before)
-		s.phase, s.among, s.split = reusing, nil, !s.allReachable()
+		s.phase, s.knownGateways, s.unheardGateway = reusing, nil, !s.allReachable()
 	}
 	s.apply(now) // before requests are assigned to the replicas
 	if before == ownership.Member {
@@ -162,7 +162,7 @@ func (s *Shared) recordHeld(before ownership.Role) {
 
 // requeueOwn puts all requests of this gateway into its own queue.
 func (s *Shared) requeueOwn(now time.Time) {
-	for _, id := range s.inOrder() {
+	for _, id := range s.idsByArrival() {
 		t := s.carried[id]
 		if t.pass.Endpoint == nil {
 			s.restore(t)
@@ -318,13 +318,13 @@ func (s *Shared) Taken(epoch uint64, sent time.Time) {
 	s.step(now)
 }
 
-// Look updates what is known of the other gateways. It reports whether this gateway should claim the
+// UpdatePeers updates what is known of the other gateways. It reports whether this gateway should claim the
 // service.
-func (s *Shared) Look(v ownership.View) (claim bool) {
+func (s *Shared) UpdatePeers(v ownership.View) (claim bool) {
 	now := time.Now()
 	s.mu.Lock()
 	s.wakeUp(now)
-	s.lastLook = now
+	s.lastUpdate = now
 	for i := range v.Peers {
 		if b := s.peerStates[v.Peers[i].ID]; b != nil {
 			v.Peers[i].Follows = b.load.Follows
@@ -333,7 +333,7 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	s.view = v
 	claim = s.step(now)
 	s.sweep(now)
-	s.split = s.split || !s.allReachable()
+	s.unheardGateway = s.unheardGateway || !s.allReachable()
 	s.apply(now)
 	s.pump(now)
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {
@@ -373,17 +373,17 @@ func (s *Shared) step(now time.Time) (claim bool) {
 	case ownership.Lapse:
 		tell(talk.Lapsed)
 	case ownership.Open:
-		s.presumeSilent(now)
+		s.assumeSilentHold(now)
 	}
 	s.changed(before, now)
 	return claim
 }
 
-// presumeSilent presumes the requests of silent gateways, which cannot report.
-func (s *Shared) presumeSilent(now time.Time) {
+// assumeSilentHold assumes the requests of silent gateways, which cannot report.
+func (s *Shared) assumeSilentHold(now time.Time) {
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Silent {
-			s.presume(p.ID, s.peerState(p.ID), now)
+			s.assumeHeld(p.ID, s.peerState(p.ID), now)
 		}
 	}
 }
@@ -400,7 +400,7 @@ func (s *Shared) sweep(now time.Time) {
 			b.acked = p.Acked
 		}
 		if p.Link == ownership.Up {
-			b.among = nil // see gateways
+			b.knownGateways = nil // see gateways
 		} else {
 			s.dropWaiting(b, now)
 			b.reported = false
@@ -421,15 +421,15 @@ func (s *Shared) sweep(now time.Time) {
 	s.phase = max(s.phase, phaseAt(now.Sub(since)))
 }
 
-// Remind sends the epoch in force to a gateway that has become reachable, so that it does not take
+// SendEpoch sends the epoch in force to a gateway that has become reachable, so that it does not take
 // this gateway's next heartbeats as proof of an earlier epoch.
-func (s *Shared) Remind(to ownership.ID) {
+func (s *Shared) SendEpoch(to ownership.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.remind(to)
+	s.sendEpoch(to)
 }
 
-func (s *Shared) remind(to ownership.ID) {
+func (s *Shared) sendEpoch(to ownership.ID) {
 	if r := s.owned.InForce(); r.Epoch != 0 {
 		s.send(to, talk.Record{Kind: talk.Newer, Service: s.name, Epoch: r.Epoch, Gateway: string(r.Owner)})
 	}

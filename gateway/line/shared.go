@@ -34,16 +34,16 @@ type Shared struct {
 	view       ownership.View
 	all        []Replica
 	heldSlots  map[string]int // slots in use when the owner was lost
-	// split reports whether some gateway was not heard since the owner was lost. It may have become
+	// unheardGateway reports whether some gateway was not heard since the owner was lost. It may have become
 	// the owner without a report of kept.
-	split     bool
-	lastOwner ownership.ID // the last owner that this gateway followed
-	lastLook  time.Time    // when Look was last called
-	// detached reports whether Look is no longer called; see Detach.
-	detached bool
-	salt     [2]uint64      // of the hashes of prompts
-	phase    phase          // since the owner was lost
-	among    []ownership.ID // the gateways known since the owner was lost
+	unheardGateway bool
+	lastOwner      ownership.ID // the last owner that this gateway followed
+	lastUpdate     time.Time    // when UpdatePeers was last called
+	// detached reports whether UpdatePeers is no longer called; see Detach.
+	detached      bool
+	salt          [2]uint64      // of the hashes of prompts
+	phase         phase          // since the owner was lost
+	knownGateways []ownership.ID // the gateways known since the owner was lost
 	// reports is the number of this gateway's last report. Decisions of an owner based on an older
 	// one are void.
 	reports uint64
@@ -52,9 +52,9 @@ type Shared struct {
 	claims, claim uint64
 	applied       applied
 	// charges are the last charges of the owner. tallied is when this gateway last sent its own.
-	charges []dispatch.Charge
-	tallied time.Time
-	config  uint64 // fingerprint of the policy in force
+	charges     []dispatch.Charge
+	chargesSent time.Time
+	config      uint64 // fingerprint of the policy in force
 }
 
 // held is the number of requests of this gateway on a replica.
@@ -91,7 +91,7 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 		carried: map[uint64]*carried{}, active: map[string]*held{},
 		peerStates: map[ownership.ID]*peerState{}, heldSlots: map[string]int{},
 	}
-	s.lastLook, s.config = now, fingerprint(o.Policy)
+	s.lastUpdate, s.config = now, fingerprint(o.Policy)
 	var random [16]byte
 	rand.Read(random[:])
 	s.salt = [2]uint64{binary.LittleEndian.Uint64(random[:]), binary.LittleEndian.Uint64(random[8:])}
@@ -108,9 +108,9 @@ func (s *Shared) Salt() [2]uint64 {
 }
 
 // mayGrant reports whether the queue may give slots: as the owner during its lease, or without an
-// owner within this gateway's part. A process that was stopped gives none until the next Look.
+// owner within this gateway's part. A process that was stopped gives none until the next UpdatePeers.
 func (s *Shared) mayGrant(now time.Time) bool {
-	if !s.detached && now.Sub(s.lastLook) >= ownership.Lease {
+	if !s.detached && now.Sub(s.lastUpdate) >= ownership.Lease {
 		return false
 	}
 	switch role, _, _ := s.owned.Role(); role {

@@ -262,7 +262,7 @@ func (n *node) hello(j int, other *node, l *linked, now time.Time) {
 	if restarted {
 		n.shared.Gone(other.id)
 	}
-	n.shared.Remind(other.id)
+	n.shared.SendEpoch(other.id)
 	back := other.link(n.i, now)
 	again := back.process != 0 && back.process != n.process
 	back.process, back.acked = n.process, time.Time{}
@@ -359,7 +359,7 @@ func (n *node) look(now time.Time) {
 	for _, id := range greet {
 		n.shared.Greet(id)
 	}
-	if n.shared.Look(v) && len(n.pending) == 0 {
+	if n.shared.UpdatePeers(v) && len(n.pending) == 0 {
 		if n.consul {
 			n.claim(now)
 		} else {

@@ -166,8 +166,8 @@ func (h *Hub) handleRecords(id ownership.ID, s *stream, records []talk.Record) {
 			if restarted {
 				l.Gone(id)
 			}
-			// Remind must come before the first heartbeat: see follow in package line.
-			l.Remind(id)
+			// SendEpoch must come before the first heartbeat: see follow in package line.
+			l.SendEpoch(id)
 		}
 		h.look()
 	}

@@ -306,7 +306,7 @@ func (h *Hub) lookAt() {
 		for _, id := range greet {
 			l.Greet(id)
 		}
-		if l.Look(views[name]) {
+		if l.UpdatePeers(views[name]) {
 			h.claim(name, l)
 		}
 	}

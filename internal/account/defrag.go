@@ -36,23 +36,23 @@ type Fragmentation struct {
 	Moves []Move
 }
 
-// Wish limits the moves that Report looks for.
-type Wish struct {
-	// Most is the maximum number of moves.
-	Most int
-	// Willing leaves out allocations that must not be moved now.
-	Willing bool
-	// Takes reports whether a node accepts an allocation, by criteria that this package does not
+// MoveLimits limits the moves that Report looks for.
+type MoveLimits struct {
+	// Max is the maximum number of moves.
+	Max int
+	// OnlyMovable leaves out allocations that must not be moved now.
+	OnlyMovable bool
+	// Fits reports whether a node accepts an allocation, by criteria that this package does not
 	// know, such as the constraints of its job. before are the moves that are made first. If it is
 	// nil, every node does.
-	Takes func(ctx context.Context, m Move, before []Move) (bool, error)
+	Fits func(ctx context.Context, m Move, before []Move) (bool, error)
 }
 
-// maxAsked is the maximum number of calls of Takes in one report.
-const maxAsked = 200
+// maxFitCalls is the maximum number of calls of Fits in one report.
+const maxFitCalls = 200
 
 // Report reads the cluster and looks for moves.
-func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (Fragmentation, error) {
+func Report(ctx context.Context, client *api.Client, d pack.Demand, wish MoveLimits) (Fragmentation, error) {
 	nodes, err := Cluster(ctx, client)
 	if err != nil {
 		return Fragmentation{}, err
@@ -66,7 +66,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 	for i, n := range nodes {
 		free[i], closed[i] = n.Free, !n.Open
 		for _, h := range n.Held {
-			if h.GPU(n.Free) == 0 || wish.Willing && rules.refusal(h.Allocation) != "" {
+			if h.GPU(n.Free) == 0 || wish.OnlyMovable && rules.refusal(h.Allocation) != "" {
 				continue
 			}
 			name := groupOf(h.Allocation).String()
@@ -75,7 +75,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 		}
 	}
 	look := func(barred pack.Barred) (out []Move, to []int) {
-		for _, m := range d.Moves(free, placed, closed, barred, wish.Most) {
+		for _, m := range d.Moves(free, placed, closed, barred, wish.Max) {
 			a := held[m.Placed].Allocation
 			out = append(out, Move{
 				Allocation: a, From: nodes[m.From], To: nodes[m.To],
@@ -91,13 +91,13 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 	return f, ctx.Err()
 }
 
-// accepted looks for moves until Takes accepts all of them. After maxAsked calls, it returns those that
-// Takes has accepted.
-func (w Wish) accepted(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
+// accepted looks for moves until Fits accepts all of them. After maxFitCalls calls, it returns those that
+// Fits has accepted.
+func (w MoveLimits) accepted(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
 	barred, agreed := pack.Barred{}, map[string]bool{}
 	for asked := 0; ; {
 		moves, to := look(barred)
-		if w.Takes == nil {
+		if w.Fits == nil {
 			return moves, nil
 		}
 		known := true
@@ -107,10 +107,10 @@ func (w Wish) accepted(ctx context.Context, look func(pack.Barred) ([]Move, []in
 			if agreed[key] {
 				continue
 			}
-			if asked++; asked > maxAsked {
+			if asked++; asked > maxFitCalls {
 				return moves[:i], nil
 			}
-			ok, err := w.Takes(ctx, m, moves[:i])
+			ok, err := w.Fits(ctx, m, moves[:i])
 			if err != nil {
 				return nil, err
 			}

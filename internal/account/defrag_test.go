@@ -81,7 +81,7 @@ func TestTheReportNamesMovesAndWhyNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := pack.Demand{{Ask: pack.Ask{CPU: 100, MemoryMiB: 100, Instances: 4, Requests: 1}, Weight: 1}}
-	f, err := Report(t.Context(), client, d, Wish{Most: 9, Willing: true})
+	f, err := Report(t.Context(), client, d, MoveLimits{Max: 9, OnlyMovable: true})
 	if err != nil || len(f.Nodes) != 2 || f.Nodes[0].Name != "a" || len(f.Moves) != 1 {
 		t.Fatalf("%+v, %v", f, err)
 	}
@@ -95,20 +95,20 @@ func TestTheReportNamesMovesAndWhyNot(t *testing.T) {
 			asked++
 			return refusing != "both" && m.To.Name != refusing, nil
 		}
-		f, err := Report(t.Context(), client, d, Wish{Most: 9, Willing: true, Takes: takes})
+		f, err := Report(t.Context(), client, d, MoveLimits{Max: 9, OnlyMovable: true, Fits: takes})
 		if want := map[bool]int{false: 1, true: 0}[refusing == "both"]; err != nil || len(f.Moves) != want || want == 1 && f.Moves[0].To.Name == refusing || asked > 2 {
 			t.Errorf("%s refuses: moves %+v after %d questions, %v", refusing, f.Moves, asked, err)
 		}
 	}
 	failing := func(context.Context, Move, []Move) (bool, error) { return false, errors.New("denied") }
-	if _, err := Report(t.Context(), client, d, Wish{Most: 9, Takes: failing}); err == nil || err.Error() != "denied" {
+	if _, err := Report(t.Context(), client, d, MoveLimits{Max: 9, Fits: failing}); err == nil || err.Error() != "denied" {
 		t.Errorf("a question that fails: %v", err)
 	}
 	delete(allow, DefragMeta)
-	if f, err := Report(t.Context(), client, d, Wish{Most: 9, Willing: true}); err != nil || len(f.Moves) != 0 {
+	if f, err := Report(t.Context(), client, d, MoveLimits{Max: 9, OnlyMovable: true}); err != nil || len(f.Moves) != 0 {
 		t.Errorf("jobs that do not allow it are moved: %+v, %v", f.Moves, err)
 	}
-	if f, err := Report(t.Context(), client, d, Wish{Most: 9}); err != nil || len(f.Moves) != 1 || !strings.Contains(f.Moves[0].Refused, "does not allow it") {
+	if f, err := Report(t.Context(), client, d, MoveLimits{Max: 9}); err != nil || len(f.Moves) != 1 || !strings.Contains(f.Moves[0].Refused, "does not allow it") {
 		t.Errorf("the report is %+v, %v", f.Moves, err)
 	}
 }

@@ -76,11 +76,11 @@ func (u *averages) sustained(k *kind, limit float64) (n, rate float64) {
 	if k.kv > 0 {
 		most = max(1, min(most, float64(k.kv)/(prompt+u.output)))
 	}
-	work := k.speed.reading(prompt, prompt)
+	work := k.speed.prefillTime(prompt, prompt)
 	at := func(n float64) (rate, token float64) {
-		step := k.speed.stepping(n, n*held)
+		step := k.speed.stepTime(n, n*held)
 		rate = n / (u.output*step + n*work)
-		return rate, step / max(1-rate*work, 1-maxReadShare)
+		return rate, step / max(1-rate*work, 1-maxPrefillShare)
 	}
 	misses := func(i int) bool {
 		_, token := at(float64(i + 2))
@@ -95,7 +95,7 @@ func (u *averages) sustained(k *kind, limit float64) (n, rate float64) {
 func (u *averages) curveOf(k *kind) Curve {
 	v := &k.speed
 	c := Curve{
-		Slices: k.slices, Total: k.total, Start: v.read[0], Prefill: v.read[1], Growth: attention,
+		Slices: k.slices, Total: k.total, Start: v.prefill[0], Prefill: v.prefill[1], Growth: attention,
 		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: u.prompt, Output: u.output, KV: k.kv, Rate: k.rate,
 		Samples: k.learned.samples,
 	}

@@ -8,13 +8,13 @@ import (
 
 // books record the requests that a replica was sent and has not finished, in Tokens mode.
 type books struct {
-	kv             int       // tokens of prompts and answers in flight
-	shared         shared    // tokens of kv that the cache holds only once for several requests
-	pending        []*Ticket // sent, without a token yet, in order
-	begun          []*Ticket // sent, with tokens
-	work           float64   // seconds of reading that pending needs
-	lastFirstToken time.Time // time of the latest first token
-	readShare      readShare // fraction of the time that it reads prompts
+	kv             int          // tokens of prompts and answers in flight
+	shared         shared       // tokens of kv that the cache holds only once for several requests
+	pending        []*Ticket    // sent, without a token yet, in order
+	begun          []*Ticket    // sent, with tokens
+	work           float64      // seconds of reading that pending needs
+	lastFirstToken time.Time    // time of the latest first token
+	prefillShare   prefillShare // fraction of the time that it reads prompts
 
 	external struct { // load that bypasses this queue, according to the engine's last metrics
 		running, waiting, kv float64
@@ -43,9 +43,9 @@ type entry struct {
 	counted bool      // the engine reported the number of tokens
 }
 
-// readShare is the fraction of its time that a replica spends reading prompts: recently, and over a
+// prefillShare is the fraction of its time that a replica spends reading prompts: recently, and over a
 // longer period.
-type readShare struct {
+type prefillShare struct {
 	recent, long float64 // seconds of reading, decaying over span and over longSpan
 	mean         float64 // seconds of reading of one prompt
 	span         float64
@@ -53,26 +53,26 @@ type readShare struct {
 }
 
 // long is averaged over longSpan seconds, and recent over at most as many. recent covers about
-// recentReads prompts: with short prompts a second is enough to show how busy a replica is, but it
+// recentPrefills prompts: with short prompts a second is enough to show how busy a replica is, but it
 // takes ten long prompts to show it.
 const (
-	longSpan    = 20
-	recentReads = 10
+	longSpan       = 20
+	recentPrefills = 10
 )
 
-func (r *readShare) add(seconds float64, now time.Time) {
+func (r *prefillShare) add(seconds float64, now time.Time) {
 	late, long := r.of(now)
 	if r.mean == 0 {
 		r.mean, r.span = seconds, longSpan
 	}
 	late *= r.span
 	r.mean += (seconds - r.mean) / 64
-	r.span = min(max(recentReads*r.mean, 1), longSpan)
+	r.span = min(max(recentPrefills*r.mean, 1), longSpan)
 	r.recent, r.long, r.at = late+seconds, long*longSpan+seconds, now
 }
 
 // of returns the recent share and the long-term one.
-func (r *readShare) of(now time.Time) (late, long float64) {
+func (r *prefillShare) of(now time.Time) (late, long float64) {
 	if r.span == 0 {
 		return 0, 0
 	}
@@ -90,7 +90,7 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	b.pending = append(b.pending, t)
 	b.risk.stale = true
 	b.work += work
-	b.readShare.add(work, now)
+	b.prefillShare.add(work, now)
 	b.lastPending = now
 	s.checkCachePressure(now)
 }

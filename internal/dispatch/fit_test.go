@@ -37,14 +37,14 @@ func TestAdversarialSamplesAreForgotten(t *testing.T) {
 			if i%10 == 0 {
 				f.solve()
 			}
-			f.add(assumed.stepTerms(n, kv), truth.stepping(n, kv), 1, now)
+			f.add(assumed.stepTerms(n, kv), truth.stepTime(n, kv), 1, now)
 			now = now.Add(15 * time.Millisecond)
 		}
 		got := f.now(now, 1)
 		for _, n := range []float64{1, 10, 40} {
 			kv := n * 1000
 			is := f.of(assumed.stepTerms(n, kv))
-			if want := truth.stepping(n, kv); math.Abs(is/want-1) > 0.25 {
+			if want := truth.stepTime(n, kv); math.Abs(is/want-1) > 0.25 {
 				t.Fatalf("a step of %g sequences is predicted as %g s, want %g (%v)", n, is, want, got)
 			}
 		}
@@ -52,14 +52,14 @@ func TestAdversarialSamplesAreForgotten(t *testing.T) {
 }
 
 func TestWhatIsIdleIsTriedAgain(t *testing.T) {
-	f := newFit(2, readMemory)
+	f := newFit(2, prefillMemory)
 	v := assumed(1, 1)
 	for range 300 {
 		f.solve()
-		f.add(v.readTerms(1, 1000), 50*v.reading(1000, 1000), 1, epoch)
+		f.add(v.prefillTerms(1, 1000), 50*v.prefillTime(1000, 1000), 1, epoch)
 	}
 	f.solve()
-	if r := f.of(v.readTerms(1, 1000)) / v.reading(1000, 1000); r < 10 {
+	if r := f.of(v.prefillTerms(1, 1000)) / v.prefillTime(1000, 1000); r < 10 {
 		t.Fatalf("300 samples of 50 times the assumed time are believed as %g times", r)
 	}
 	got := f.now(epoch.Add(30*time.Minute), 1)

@@ -224,7 +224,7 @@ func (f *fleet) tokenCapacity(p *placement, cost, prompt float64) (rate, best fl
 			continue
 		}
 		rate += k.rate
-		best = max(best, cost/k.speed.reading(prompt, prompt))
+		best = max(best, cost/k.speed.prefillTime(prompt, prompt))
 	}
 	return rate, best
 }

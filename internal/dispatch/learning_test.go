@@ -196,7 +196,7 @@ func TestCurvesThatWereLearnedBeforeAreAssumed(t *testing.T) {
 	put(fresh)
 	before := fresh.Speeds(epoch)
 	seen := Curve{
-		Slices: 6, Total: 20, Start: 3 * before[0].speed.read[0], Prefill: 3 * before[0].speed.read[1],
+		Slices: 6, Total: 20, Start: 3 * before[0].speed.prefill[0], Prefill: 3 * before[0].speed.prefill[1],
 		A: 2 * before[0].speed.step[0], B: 2 * before[0].speed.step[1], C: 1e9,
 	}
 	for name, order := range map[string]func(*Queue, func()){
@@ -208,13 +208,13 @@ func TestCurvesThatWereLearnedBeforeAreAssumed(t *testing.T) {
 			q.Seed(map[string]Rate{"a100-80gb": {Rate: 1, Slots: 1, Samples: 9, Curves: []Curve{{Slices: 5, Total: 20, A: 9}, seen}}})
 		})
 		got := q.Speeds(epoch)
-		if r := got[0].Reading(1000) / before[0].Reading(1000); math.Abs(r-3) > 1e-6 {
+		if r := got[0].PrefillTime(1000) / before[0].PrefillTime(1000); math.Abs(r-3) > 1e-6 {
 			t.Errorf("%s: reading takes %g times as long as the table says, want 3", name, r)
 		}
-		if r := got[1].Reading(1000) / before[1].Reading(1000); math.Abs(r-3) > 1e-6 {
+		if r := got[1].PrefillTime(1000) / before[1].PrefillTime(1000); math.Abs(r-3) > 1e-6 {
 			t.Errorf("%s: on the other hardware %g times, want 3", name, r)
 		}
-		if r := got[0].Stepping(1, 0) / before[0].Stepping(1, 0); math.Abs(r-2) > 1e-6 {
+		if r := got[0].StepTime(1, 0) / before[0].StepTime(1, 0); math.Abs(r-2) > 1e-6 {
 			t.Errorf("%s: a step takes %g times as long, want 2", name, r)
 		}
 		if r := got[0].speed.step[2] / before[0].speed.step[2]; r > maxCoefficient*1.001 {

@@ -25,7 +25,7 @@ func answering(t *testing.T, q *Queue, on string, n, tokens int, since time.Dura
 		k := ask(fmt.Sprint(on, i), func(r *Request) { r.Prompt = 10 })
 		submit(t, q, now.Add(-since), k)
 		s := q.fleet.servers[on]
-		work := s.tier.kind.speed.reading(10, 10)
+		work := s.tier.kind.speed.prefillTime(10, 10)
 		q.start(k, choice{on: s, work: work}, now.Add(-since))
 		q.Began(k, now.Add(-since))
 		q.Progress(k, tokens, now)

@@ -3,9 +3,9 @@ package dispatch
 import "time"
 
 const (
-	// readMemory and stepMemory are the numbers of samples after which an old sample counts 1/e.
-	readMemory = 256
-	stepMemory = 1000
+	// prefillMemory and stepMemory are the numbers of samples after which an old sample counts 1/e.
+	prefillMemory = 256
+	stepMemory    = 1000
 	// outputMemory is the same for lengths of answers.
 	outputMemory = 500
 	// sameStep is the maximum distance between first tokens of the same step.
@@ -49,7 +49,7 @@ func (s *server) learnFirstToken(t *Ticket, now time.Time) {
 		f.tokens += tokens
 		return
 	}
-	s.learnRead(now)
+	s.learnPrefill(now)
 	if b.lastFull.After(t.started) {
 		*f = firstTokens{}
 		return
@@ -57,15 +57,15 @@ func (s *server) learnFirstToken(t *Ticket, now time.Time) {
 	*f = firstTokens{since: since, at: now, prompts: 1, tokens: tokens}
 }
 
-// learnRead learns from the collected first tokens.
-func (s *server) learnRead(now time.Time) {
+// learnPrefill learns from the collected first tokens.
+func (s *server) learnPrefill(now time.Time) {
 	f := &s.books.firstTokens
 	if f.prompts > 0 {
 		k := s.tier.kind
 		took := f.at.Sub(f.since).Seconds()
-		expected := k.speed.read[0]*f.prompts + k.speed.read[1]*f.tokens
+		expected := k.speed.prefill[0]*f.prompts + k.speed.prefill[1]*f.tokens
 		s.slowdown.add(took/expected, 1)
-		k.read.add(k.assumed.readTerms(f.prompts, f.tokens), took/s.slowdown.factor, 1, now)
+		k.prefill.add(k.assumed.prefillTerms(f.prompts, f.tokens), took/s.slowdown.factor, 1, now)
 	}
 	*f = firstTokens{}
 }
@@ -85,7 +85,7 @@ func (s *server) learnStep(t *Ticket, tokens int, now time.Time) {
 	k := s.tier.kind
 	n := max(1, float64(len(b.begun)))
 	// All streams of a replica show the same steps.
-	s.slowdown.add(took/k.speed.stepping(n, float64(b.kv)), 1/n)
+	s.slowdown.add(took/k.speed.stepTime(n, float64(b.kv)), 1/n)
 	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took/s.slowdown.factor, 1/n, now)
 }
 
@@ -109,14 +109,14 @@ func (s *server) learnWhole(t *Ticket, now time.Time) {
 		return
 	}
 	n, kv := (e.n+float64(s.active))/2, (e.kv+float64(b.kv))/2
-	busy, _ := b.readShare.of(now)
-	step := k.speed.stepping(n, kv)
-	expected := e.work + float64(e.tokens)*step/(1-min(busy, maxReadShare))
+	busy, _ := b.prefillShare.of(now)
+	step := k.speed.stepTime(n, kv)
+	expected := e.work + float64(e.tokens)*step/(1-min(busy, maxPrefillShare))
 	if !(took > 0) || !(expected > 0) {
 		return
 	}
 	ratio := took / expected / s.slowdown.factor
-	k.read.add(k.assumed.readTerms(1, attentionCost(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))),
+	k.prefill.add(k.assumed.prefillTerms(1, attentionCost(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))),
 		ratio*e.work, wholeWeight, now)
 	k.step.add(k.assumed.stepTerms(n, kv), ratio*step, wholeWeight, now)
 }
@@ -134,7 +134,7 @@ const (
 // request at a time goes there until the kind has been measured.
 func (f *fleet) markUnexplored(answers float64, now time.Time) {
 	for _, k := range f.kinds {
-		k.unexplored = answers >= exploreAfter && now.Sub(k.read.at).Seconds() > idleDecay
+		k.unexplored = answers >= exploreAfter && now.Sub(k.prefill.at).Seconds() > idleDecay
 	}
 	for _, s := range f.all {
 		k := s.tier.kind

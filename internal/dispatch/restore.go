@@ -27,7 +27,7 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 	if q.policy.Mode == Tokens {
 		q.fleet.refresh(&q.averages, q.policy.SLO.TPOT.Seconds(), now)
 		prompt := q.averages.needOf(t).prompt
-		at.work = s.slowdown.factor * s.tier.kind.speed.reading(prompt, prompt)
+		at.work = s.slowdown.factor * s.tier.kind.speed.prefillTime(prompt, prompt)
 	}
 	q.occupy(t, at, now)
 	t.started, t.charged = started, t.cost/q.learned.averageCost()

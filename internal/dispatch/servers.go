@@ -13,7 +13,7 @@ type kind struct {
 	// decisions use.
 	assumed, speed             speed
 	prior                      prior
-	read, step                 fit
+	prefill, step              fit
 	kv                         int     // of the replica that was added or updated last
 	concurrency, rate          float64 // see sustained
 	slowdownSum, slowdownCount float64 // sum and number of its replicas' slowdowns
@@ -82,7 +82,7 @@ func (q *Queue) Put(r Replica) {
 	k.seed = seed.Rate
 	if k.assumed == (speed{}) {
 		k.assumed = assume(r.Class, r.Weight*float64(r.Slots))
-		k.read, k.step = newFit(2, readMemory), newFit(3, stepMemory)
+		k.prefill, k.step = newFit(2, prefillMemory), newFit(3, stepMemory)
 		k.setPrior(seed.Curves)
 	}
 	q.fleet.put(r, k)

@@ -10,30 +10,30 @@ import (
 // speed is how fast one kind of hardware runs the service's model: the seconds to read a prompt and
 // the seconds of a step of its batch.
 type speed struct {
-	read [2]float64 // per prompt, and per prompt token
-	step [3]float64 // per step, per sequence in it, and per token in the cache
+	prefill [2]float64 // per prompt, and per prompt token
+	step    [3]float64 // per step, per sequence in it, and per token in the cache
 }
 
 // attention is the factor by which the time to read a token grows with each token before it.
 const attention = 3.3e-5
 
-// reading returns how long a replica reads a prompt of which fresh tokens are not in its cache.
-func (v *speed) reading(fresh, prompt float64) float64 {
-	return v.read[0] + v.read[1]*attentionCost(fresh, prompt)
+// prefillTime returns how long a replica reads a prompt of which fresh tokens are not in its cache.
+func (v *speed) prefillTime(fresh, prompt float64) float64 {
+	return v.prefill[0] + v.prefill[1]*attentionCost(fresh, prompt)
 }
 
 // attentionCost returns the cost of fresh tokens at the end of a prompt, in tokens that cost as much as
 // the first one.
 func attentionCost(fresh, prompt float64) float64 { return fresh * (1 + attention*(prompt-fresh/2)) }
 
-// stepping returns how long a step of n sequences takes with kv tokens in the cache.
-func (v *speed) stepping(n, kv float64) float64 {
+// stepTime returns how long a step of n sequences takes with kv tokens in the cache.
+func (v *speed) stepTime(n, kv float64) float64 {
 	return v.step[0] + v.step[1]*n + v.step[2]*kv
 }
 
-// readTerms and stepTerms return the assumed seconds of each part of reading prompts and of a step.
-func (v *speed) readTerms(prompts, tokens float64) [3]float64 {
-	return [3]float64{v.read[0] * prompts, v.read[1] * tokens}
+// prefillTerms and stepTerms return the assumed seconds of each part of reading prompts and of a step.
+func (v *speed) prefillTerms(prompts, tokens float64) [3]float64 {
+	return [3]float64{v.prefill[0] * prompts, v.prefill[1] * tokens}
 }
 
 func (v *speed) stepTerms(n, kv float64) [3]float64 {
@@ -45,8 +45,8 @@ func (v *speed) stepTerms(n, kv float64) [3]float64 {
 // bandwidth while it steps), scaled to the class. compute and bandwidth are relative to an H100.
 func assumed(compute, bandwidth float64) speed {
 	return speed{
-		read: [2]float64{0.01 / compute, 3.6e-5 / compute},
-		step: [3]float64{0.008 / bandwidth, 2.5e-5, 5e-8 / bandwidth},
+		prefill: [2]float64{0.01 / compute, 3.6e-5 / compute},
+		step:    [3]float64{0.008 / bandwidth, 2.5e-5, 5e-8 / bandwidth},
 	}
 }
 
@@ -72,10 +72,11 @@ func (f *fleet) refresh(u *averages, limit float64, now time.Time) {
 	f.refreshed, f.unknown = now, false
 	f.compare()
 	for _, k := range f.kinds {
-		read := k.read.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.read, k.prior.read }))
+		prefill := k.prefill.now(now,
+			scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.prefill, k.prior.prefill }))
 		step := k.step.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.step, k.prior.step }))
-		for i := range k.speed.read {
-			k.speed.read[i] = k.assumed.read[i] * read[i]
+		for i := range k.speed.prefill {
+			k.speed.prefill[i] = k.assumed.prefill[i] * prefill[i]
 		}
 		for i := range k.speed.step {
 			k.speed.step[i] = k.assumed.step[i] * step[i]
@@ -101,15 +102,15 @@ type Curve struct {
 // prior is the correction of the hardware table's assumptions about a kind by earlier measurements,
 // as logarithms, for a prompt and for a step of usual size.
 type prior struct {
-	known      bool
-	read, step float64
+	known         bool
+	prefill, step float64
 }
 
 // setPrior corrects the assumptions about the kind by the curve that was learned earlier, unless
 // something was learned since. Every part of the curve must be as close to the hardware table as
 // what is learned here.
 func (k *kind) setPrior(curves []Curve) {
-	if k.prior.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
+	if k.prior.known || k.assumed == (speed{}) || k.prefill.n > 0 || k.step.n > 0 {
 		return
 	}
 	for _, c := range curves {
@@ -118,13 +119,13 @@ func (k *kind) setPrior(curves []Curve) {
 		}
 		before := k.assumed
 		for i, v := range [...]float64{c.Start, c.Prefill} {
-			k.assumed.read[i] = min(max(v, minCoefficient*before.read[i]), maxCoefficient*before.read[i])
+			k.assumed.prefill[i] = min(max(v, minCoefficient*before.prefill[i]), maxCoefficient*before.prefill[i])
 		}
 		for i, v := range [...]float64{c.A, c.B, c.C} {
 			k.assumed.step[i] = min(max(v, minCoefficient*before.step[i]), maxCoefficient*before.step[i])
 		}
-		k.prior = prior{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)),
-			math.Log(k.assumed.stepping(8, 8000) / before.stepping(8, 8000))}
+		k.prior = prior{true, math.Log(k.assumed.prefillTime(1000, 1000) / before.prefillTime(1000, 1000)),
+			math.Log(k.assumed.stepTime(8, 8000) / before.stepTime(8, 8000))}
 	}
 }
 
@@ -135,11 +136,11 @@ type Speed struct {
 	speed  speed
 }
 
-// Reading returns the seconds to read a prompt of so many tokens.
-func (s Speed) Reading(tokens float64) float64 { return s.speed.reading(tokens, tokens) }
+// PrefillTime returns the seconds to read a prompt of so many tokens.
+func (s Speed) PrefillTime(tokens float64) float64 { return s.speed.prefillTime(tokens, tokens) }
 
-// Stepping returns the seconds of a step for n answers with kv tokens in the cache.
-func (s Speed) Stepping(n, kv float64) float64 { return s.speed.stepping(n, kv) }
+// StepTime returns the seconds of a step for n answers with kv tokens in the cache.
+func (s Speed) StepTime(n, kv float64) float64 { return s.speed.stepTime(n, kv) }
 
 // Speeds returns the expected speeds at a time in Tokens mode. For the zero time it returns the
 // assumptions before anything was learned.

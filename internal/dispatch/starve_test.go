@@ -51,10 +51,10 @@ func (p *plant) poison(class string, factor float64) {
 			continue
 		}
 		for range 300 {
-			k.read.solve()
+			k.prefill.solve()
 			k.step.solve()
-			k.read.add(k.assumed.readTerms(1, 1000), factor*k.speed.reading(1000, 1000), 1, p.now)
-			k.step.add(k.assumed.stepTerms(10, 10_000), factor*k.speed.stepping(10, 10_000), 1, p.now)
+			k.prefill.add(k.assumed.prefillTerms(1, 1000), factor*k.speed.prefillTime(1000, 1000), 1, p.now)
+			k.step.add(k.assumed.stepTerms(10, 10_000), factor*k.speed.stepTime(10, 10_000), 1, p.now)
 		}
 	}
 	p.q.fleet.unknown = true

@@ -127,8 +127,8 @@ const (
 	// minDelayWeight is the weight of the seconds that a request takes from others while nobody waits.
 	// The weight grows with the number of waiting requests.
 	minDelayWeight = 0.25
-	// maxReadShare limits the predicted share of reading.
-	maxReadShare = 0.95
+	// maxPrefillShare limits the predicted share of reading.
+	maxPrefillShare = 0.95
 	// futureWeight is the weight of the seconds that it takes from future requests.
 	futureWeight = 3
 )

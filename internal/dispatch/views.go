@@ -81,12 +81,12 @@ func (s *server) view(now time.Time) view {
 	if s.tier.kind.unexplored {
 		factor /= exploreFactor
 	}
-	v.step = factor * speed.stepping(v.n, v.kv)
-	v.base, v.perToken = factor*speed.stepping(v.n+1, v.kv), factor*speed.step[2]
-	v.perPrompt, v.perRead = factor*speed.read[0], factor*speed.read[1]
-	late, long := b.readShare.of(now)
-	long = min(long, maxReadShare)
-	v.slowdown, v.ahead = 1/(1-min(late, maxReadShare)), futureWeight*long/(1-long)
+	v.step = factor * speed.stepTime(v.n, v.kv)
+	v.base, v.perToken = factor*speed.stepTime(v.n+1, v.kv), factor*speed.step[2]
+	v.perPrompt, v.perRead = factor*speed.prefill[0], factor*speed.prefill[1]
+	late, long := b.prefillShare.of(now)
+	long = min(long, maxPrefillShare)
+	v.slowdown, v.ahead = 1/(1-min(late, maxPrefillShare)), futureWeight*long/(1-long)
 	bounded := s.Slots > 1 || s.health.onProbation
 	if full := bounded && s.active >= s.usable(); !full {
 		v.open = s.active == 0 || v.backlog <= maxBacklog

@@ -34,8 +34,8 @@ func (p Profile) Changes(before Profile) (text string, slower bool) {
 	}
 	if a, b := before.Curve, p.Curve; a != nil && b != nil {
 		kv := usualBatch * usualPrompt / 2.0
-		compare("steps", a.Stepping(usualBatch, kv), b.Stepping(usualBatch, kv), "slower", "faster", false)
-		compare("prompts", a.Reading(usualPrompt), b.Reading(usualPrompt), "slower", "faster", false)
+		compare("steps", a.StepTime(usualBatch, kv), b.StepTime(usualBatch, kv), "slower", "faster", false)
+		compare("prompts", a.PrefillTime(usualPrompt), b.PrefillTime(usualPrompt), "slower", "faster", false)
 		compare("cache", a.KV, b.KV, "larger", "smaller", true)
 	}
 	if len(before.Within) > 0 && len(p.Within) > 0 && before.Within[0].Objective == p.Within[0].Objective &&

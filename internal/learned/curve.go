@@ -64,9 +64,9 @@ const (
 	// batch limits what a replica serves at once if nothing else does. It is the default
 	// of the engines.
 	batch = 256
-	// maxReadShare limits the fraction of its time that a replica can read prompts while answers still
+	// maxPrefillShare limits the fraction of its time that a replica can read prompts while answers still
 	// progress.
-	maxReadShare = 0.95
+	maxPrefillShare = 0.95
 )
 
 // SlicesOf returns the key of a curve in Class.Tokens: the slices that a replica has of how many of
@@ -97,13 +97,13 @@ func (c Curve) Speed() float64 { return c.Rate * (c.Prompt + c.Output) }
 // that it is served.
 func (c Curve) Held() float64 { return max(1, c.Prompt) + c.Output/2 }
 
-// Reading returns the seconds to read a prompt.
-func (c Curve) Reading(tokens float64) float64 {
+// PrefillTime returns the seconds to read a prompt.
+func (c Curve) PrefillTime(tokens float64) float64 {
 	return c.Start + c.Prefill*tokens*(1+c.Growth*tokens/2)
 }
 
-// Stepping returns the seconds of a step with n requests and kv tokens in their caches.
-func (c Curve) Stepping(n, kv float64) float64 { return c.A + c.B*n + c.C*kv }
+// StepTime returns the seconds of a step with n requests and kv tokens in their caches.
+func (c Curve) StepTime(n, kv float64) float64 { return c.A + c.B*n + c.C*kv }
 
 // Most returns the largest number of mean requests that a replica serves at once within the
 // objective, and how many per second it then serves. Both are 0 if it misses the objective with
@@ -163,7 +163,7 @@ func (c Curve) Within(o Objective, quantile float64) Limit {
 	n := max(1, l.Most)
 	_, l.First, l.Token = c.At(n)
 	if o.TPOT > 0 {
-		l.Slack = max(0, (c.Output-1)*(o.TPOT-c.Stepping(n, n*c.Held())))
+		l.Slack = max(0, (c.Output-1)*(o.TPOT-c.StepTime(n, n*c.Held())))
 	}
 	return l
 }
@@ -186,8 +186,8 @@ func (c Curve) holds(o Objective, quantile, n float64) bool {
 	gaps := max(1, c.Output-1)
 	reads := rate * (n - 1) / n * gaps * o.TPOT
 	deviations := math.Sqrt2 * math.Erfinv(2*quantile-1)
-	stalls := c.Reading(max(1, c.Prompt)) * (reads + deviations*math.Sqrt(spread*reads))
-	return stalls <= gaps*(o.TPOT-c.Stepping(n, n*c.Held()))
+	stalls := c.PrefillTime(max(1, c.Prompt)) * (reads + deviations*math.Sqrt(spread*reads))
+	return stalls <= gaps*(o.TPOT-c.StepTime(n, n*c.Held()))
 }
 
 func (c Curve) meets(o Objective, n float64) bool {
@@ -199,10 +199,10 @@ func (c Curve) meets(o Objective, n float64) bool {
 // At returns what n requests at once get: how many are served per second, and the mean times to the
 // first token and between tokens.
 func (c Curve) At(n float64) (rate, first, token float64) {
-	work := c.Reading(max(1, c.Prompt))
-	step := c.Stepping(n, n*c.Held())
+	work := c.PrefillTime(max(1, c.Prompt))
+	step := c.StepTime(n, n*c.Held())
 	rate = n / max(max(1, c.Output)*step+n*work, 1e-9)
-	free := max(1-rate*work, 1-maxReadShare)
+	free := max(1-rate*work, 1-maxPrefillShare)
 	return rate, work / free, step / free
 }
 

@@ -49,8 +49,8 @@ func Figures(c Cell, waves []Wave) [][]float64 {
 	return [][]float64{first, step}
 }
 
-// Reading is the time to read a prompt of t tokens: Start + Prefill t (1 + Growth t/2) seconds.
-type Reading struct {
+// PrefillFit is the time to read a prompt of t tokens: Start + Prefill t (1 + Growth t/2) seconds.
+type PrefillFit struct {
 	Start, Prefill, Growth float64
 	Line                   Line
 	Of                     []Point
@@ -59,11 +59,11 @@ type Reading struct {
 // singleStepRatio is the multiple of a step up to which a prompt counts as read within one step.
 const singleStepRatio = 1.2
 
-// ReadingOf fits the points with a concurrency of 1. It leaves out short prompts: they all take as
+// FitPrefill fits the points with a concurrency of 1. It leaves out short prompts: they all take as
 // long as one step, whatever their length. step is the time of a step with one response, 0 if
 // unknown.
-func ReadingOf(points []Point, step float64) (Reading, bool) {
-	var r Reading
+func FitPrefill(points []Point, step float64) (PrefillFit, bool) {
+	var r PrefillFit
 	var rows [][]float64
 	var y []float64
 	for _, p := range points {
@@ -82,7 +82,7 @@ func ReadingOf(points []Point, step float64) (Reading, bool) {
 		}
 	}
 	if !ok {
-		return Reading{}, false
+		return PrefillFit{}, false
 	}
 	r.Line, r.Start, r.Prefill = l, l.Coefficients[0], l.Coefficients[1]
 	if r.Prefill > 0 {
@@ -91,17 +91,17 @@ func ReadingOf(points []Point, step float64) (Reading, bool) {
 	return r, true
 }
 
-// Stepping is the time of a step with n requests and kv tokens in the cache: A + B n + C kv
+// StepFit is the time of a step with n requests and kv tokens in the cache: A + B n + C kv
 // seconds.
-type Stepping struct {
+type StepFit struct {
 	A, B, C float64
 	Line    Line
 	Of      []Point
 }
 
-// SteppingOf fits the points that have step times.
-func SteppingOf(points []Point) (Stepping, bool) {
-	var s Stepping
+// FitStep fits the points that have step times.
+func FitStep(points []Point) (StepFit, bool) {
+	var s StepFit
 	var rows [][]float64
 	var y []float64
 	for _, p := range points {
@@ -112,7 +112,7 @@ func SteppingOf(points []Point) (Stepping, bool) {
 	}
 	l, ok := fitted(rows, y)
 	if !ok {
-		return Stepping{}, false
+		return StepFit{}, false
 	}
 	s.Line, s.A, s.B, s.C = l, l.Coefficients[0], l.Coefficients[1], l.Coefficients[2]
 	return s, true

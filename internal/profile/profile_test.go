@@ -24,7 +24,7 @@ func TestALineIsFoundAgain(t *testing.T) {
 				points = append(points, p)
 			}
 		}
-		s, ok := SteppingOf(points)
+		s, ok := FitStep(points)
 		if !ok || s.A < 0 || s.B < 0 || s.C < 0 {
 			t.Fatalf("%+v, %v", s, ok)
 		}
@@ -47,7 +47,7 @@ func TestABendShows(t *testing.T) {
 		}
 		points = append(points, Point{Cell: Cell{Concurrency: n}, KV: float64(100 * n * n), Step: Mean{Value: step, N: 3}})
 	}
-	s, ok := SteppingOf(points)
+	s, ok := FitStep(points)
 	if !ok || s.Line.Mean() < 0.05 {
 		t.Errorf("off by %v on average", s.Line.Mean())
 	}
