@@ -88,6 +88,28 @@ func TestSlotsAreNeverExceededAndTheRestWaits(t *testing.T) {
 	}
 }
 
+func TestABusyReplicaIsSentOneAhead(t *testing.T) {
+	a := newHolding(t)
+	g := start(t, service("m", replicaBlock(a.Server, "x", 1), "queue {\n send_ahead = 1\n}"))
+	statuses := make(chan int, 5)
+	background(t.Context(), g, 5, statuses)
+	eventually(t, "one is served, one was sent ahead and three wait", func() bool {
+		s := g.state(t, "m")
+		return a.active.Load() == 2 && s.busy() == 2 && s.Queued == 3
+	})
+	for range 5 {
+		a.release <- struct{}{}
+	}
+	for range 5 {
+		if s := <-statuses; s != 200 {
+			t.Errorf("status %d", s)
+		}
+	}
+	if a.most.Load() != 2 || a.total.Load() != 5 {
+		t.Errorf("at most %d at once, %d in all; want 2 and 5", a.most.Load(), a.total.Load())
+	}
+}
+
 func TestAClientThatLeavesFreesItsPlaceAtOnce(t *testing.T) {
 	a := newHolding(t)
 	g := start(t, service("m", replicaBlock(a.Server, "", 1)))

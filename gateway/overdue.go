@@ -49,6 +49,7 @@ func (x *exchange) abandoned() dispatch.Verdict {
 	if limit == 0 {
 		limit = otherClassHangFactor * times.slowest(work)
 	}
+	limit *= time.Duration(1 + x.service.config.Queue.SendAhead) // it may have waited behind others there
 	if limit > 0 && time.Since(x.attempts.began) > max(limit, minHangTime) {
 		return dispatch.Failed
 	}

@@ -133,7 +133,8 @@ func (s *Server) giveQueue(v *service, of *config.Config) {
 // policy returns the dispatch policy of a service.
 func (s *Server) policy(c config.Service, of *config.Config) dispatch.Policy {
 	p := dispatch.Policy{
-		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, Priorities: len(of.Priorities), MaxQueue: c.Queue.Max,
+		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, SendAhead: c.Queue.SendAhead,
+		Priorities: len(of.Priorities), MaxQueue: c.Queue.Max,
 		Tenants: of.Tenants.Limits, Eject: c.Queue.Eject,
 		Placements: []dispatch.Placement{{}}, AwaitClass: c.Wake != nil,
 	}

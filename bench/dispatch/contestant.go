@@ -21,10 +21,13 @@ type contestant struct {
 }
 
 // gateways is how many contestants are gateways; they come first.
-const gateways = 2
+const gateways = 3
 
-// contestants returns the gateway, with its defaults and with net/http on both sides, and its
-// strongest peers. Each knows the relative speeds of the replicas: the gateway and the weighted
+// sendingAhead lets the replicas queue a request themselves, as the peers without a queue do.
+var sendingAhead = variant{gatewayName + ", one sent ahead", "", "  queue {\n    send_ahead = 1\n  }\n"}
+
+// contestants returns the gateway, with its defaults, with net/http on both sides and sending requests
+// ahead, and its strongest peers. Each knows the relative speeds of the replicas: the gateway and the weighted
 // peers by weights, HAProxy's queue by the order of its servers.
 func contestants(gateway string) []contestant {
 	return []contestant{
@@ -33,6 +36,9 @@ func contestants(gateway string) []contestant {
 		}},
 		{variants[2].name, func(dir, listen string, f fleet, addresses []string) ([]string, error) {
 			return gatewayCommand(gateway, dir, listen, f, addresses, variants[2])
+		}},
+		{sendingAhead.name, func(dir, listen string, f fleet, addresses []string) ([]string, error) {
+			return gatewayCommand(gateway, dir, listen, f, addresses, sendingAhead)
 		}},
 		{"HAProxy queue, first", func(dir, listen string, f fleet, addresses []string) ([]string, error) {
 			return haproxyCommand(dir, listen, f, addresses, "first", " maxconn 1")

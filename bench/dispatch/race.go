@@ -23,7 +23,7 @@ type entry struct {
 type virtual map[float64][]time.Duration
 
 func (v virtual) play(f fleet, calls []call, load float64) {
-	all := simulate(f, calls, dispatch.Policy{})
+	all := simulate(f, calls, dispatch.Policy{}, 0)
 	v[load] = append(v[load], all[len(all)/20:]...)
 }
 

@@ -28,7 +28,7 @@ func (e *ends) Pop() any {
 }
 
 // simulate runs the gateway's policy on the calls in virtual time and returns the latency of each.
-func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
+func simulate(f fleet, calls []call, policy dispatch.Policy, handOver time.Duration) []time.Duration {
 	start := time.Unix(1_700_000_000, 0)
 	q := dispatch.New(policy)
 	for i, mean := range f {
@@ -37,6 +37,7 @@ func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 	}
 	latency := make([]time.Duration, len(calls))
 	running := &ends{}
+	free := make([]time.Duration, len(f)) // when each replica has served all that it was sent
 	pump := func(now time.Duration) {
 		for {
 			t := q.Next(start.Add(now))
@@ -46,7 +47,8 @@ func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 			r, _ := t.Replica()
 			server, _ := strconv.Atoi(r.ID)
 			work := calls[t.Value.(int)].work
-			heap.Push(running, end{now + time.Duration(work*float64(f[server])), t})
+			free[server] = max(free[server], now+handOver/2) + time.Duration(work*float64(f[server]))
+			heap.Push(running, end{free[server] + handOver/2, t})
 		}
 	}
 	next := 0
@@ -76,7 +78,7 @@ func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 	return latency
 }
 
-// simTable prints p99 and mean of several thresholds at every load.
+// simTable prints p99 and mean of several thresholds at every load, and what a hand-over costs.
 func simTable(loads []float64, seeds, n int) {
 	f := uneven()
 	fmt.Printf("| policy |")
@@ -84,21 +86,26 @@ func simTable(loads []float64, seeds, n int) {
 		fmt.Printf(" %.2f |", load)
 	}
 	fmt.Println()
-	for _, theta := range []float64{0, 1.5, 2, 3, 1e6} {
-		name := fmt.Sprintf("theta %g", theta)
-		if theta == 0 {
-			name = "theta adaptive"
-		}
+	row := func(name string, policy dispatch.Policy, handOver time.Duration) {
 		fmt.Printf("| %s |", name)
 		for _, load := range loads {
 			var all []time.Duration
 			for seed := range seeds {
 				calls := poisson(uint64(seed+1), load*f.capacity(), n)
-				all = append(all, simulate(f, calls, dispatch.Policy{Theta: theta})[n/20:]...)
+				all = append(all, simulate(f, calls, policy, handOver)[n/20:]...)
 			}
 			s := summarise(all)
 			fmt.Printf(" %.0f (%.0f) |", ms(s.p99), ms(s.mean))
 		}
 		fmt.Println()
+	}
+	row("theta adaptive", dispatch.Policy{}, 0)
+	for _, theta := range []float64{1.5, 2, 3, 1e6} {
+		row(fmt.Sprintf("theta %g", theta), dispatch.Policy{Theta: theta}, 0)
+	}
+	row("one sent ahead", dispatch.Policy{SendAhead: 1}, 0)
+	for _, handOver := range []time.Duration{300 * time.Microsecond, 3 * time.Millisecond} {
+		row(fmt.Sprintf("%s for each hand-over", handOver), dispatch.Policy{}, handOver)
+		row("the same, one sent ahead", dispatch.Policy{SendAhead: 1}, handOver)
 	}
 }

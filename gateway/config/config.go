@@ -228,7 +228,9 @@ type Queue struct {
 	Max     int
 	MaxWait time.Duration
 	Theta   float64 // 0 is adaptive
-	Eject   dispatch.Ejection
+	// SendAhead is how many requests a busy replica is sent beyond its slots.
+	SendAhead int
+	Eject     dispatch.Ejection
 	// DefaultPriority is an index into Config.Priorities.
 	DefaultPriority int
 }

@@ -206,6 +206,8 @@ func TestMistakesAreToldInOneLineWithTheirPlace(t *testing.T) {
 		{"service \"m\" {\n" + replica + "  queue {\n    theta = \"NaN\"\n  }\n}\n", "gateway.hcl:6: theta is \"NaN\""},
 		{"service \"m\" {\n" + replica + "  queue {\n    theta = \"1.5x\"\n  }\n}\n", "gateway.hcl:6: theta is \"1.5x\""},
 		{"service \"m\" {\n" + replica + "  upstream {\n    retries = -1\n  }\n}\n", "gateway.hcl:1: service \"m\": retries is -1"},
+		{"service \"m\" {\n" + replica + "  queue {\n    send_ahead = -1\n  }\n}\n", "gateway.hcl:1: service \"m\": send_ahead is -1"},
+		{"service \"m\" {\n" + replica + "  policy = \"tokens\"\n  queue {\n    send_ahead = 1\n  }\n}\n", "gateway.hcl:1: service \"m\": send_ahead is for policy = \"slots\""},
 		{"service \"m\" {\n" + replica + "  queue {\n    max = 0\n  }\n}\n", "gateway.hcl:1: service \"m\": max is 0"},
 		{"service \"m\" {\n" + replica + "  route {\n    hosts = [\"*\"]\n  }\n}\n", "gateway.hcl:1: service \"m\": hosts has \"*\""},
 		{"service \"m\" {\n" + replica + "}\nservice \"n\" {\n" + replica + "}\n", "gateway.hcl:6: service \"n\": no request can reach it, because the earlier service \"m\""},

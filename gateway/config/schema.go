@@ -180,6 +180,7 @@ type queueBody struct {
 	Max      *int           `hcl:"max"`
 	MaxWait  *hcl.Attribute `hcl:"max_wait"`
 	Theta    *hcl.Attribute `hcl:"theta"`
+	Ahead    *int           `hcl:"send_ahead"`
 	Priority *hcl.Attribute `hcl:"default_priority"`
 	Failures *int           `hcl:"eject_failures"`
 	Base     *hcl.Attribute `hcl:"eject_time"`

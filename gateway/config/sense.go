@@ -124,6 +124,7 @@ func (d *decoder) numbers(b *serviceBody) {
 	if q := b.Queue; q != nil {
 		least("max", q.Max, 1)
 		least("eject_failures", q.Failures, 1)
+		least("send_ahead", q.Ahead, 0)
 	}
 	if b.SLO != nil && b.SLO.Quantile != nil && !(*b.SLO.Quantile >= 0.5 && *b.SLO.Quantile <= 0.9999) {
 		d.fail(b.Range, "service %q: quantile is %g: want 0.5 to 0.9999", b.Name, *b.SLO.Quantile)

@@ -24,6 +24,10 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	if d.oneOf(b.Policy, "slots", "slots", "tokens") == "tokens" {
 		s.Mode = dispatch.Tokens
 	}
+	if s.Mode == dispatch.Tokens && s.Queue.SendAhead > 0 {
+		d.fail(b.Range, "service %q: send_ahead is for policy = \"slots\": remove it, because engines that batch "+
+			"are sent requests while they are busy anyway", b.Name)
+	}
 	s.Engine = d.engine(b.Engine)
 	s.Session = textproto.CanonicalMIMEHeaderKey(or(b.Session, "X-Session-Id"))
 	if s.Engine.Salt && s.Upstream.Stream {
@@ -168,7 +172,7 @@ func (d *decoder) queue(b *queueBody, priorities []string) Queue {
 		b = &queueBody{}
 	}
 	q := Queue{
-		Max: or(b.Max, 10000), MaxWait: d.duration(b.MaxWait, time.Minute),
+		Max: or(b.Max, 10000), MaxWait: d.duration(b.MaxWait, time.Minute), SendAhead: or(b.Ahead, 0),
 		DefaultPriority: d.priority(b.Priority, priorities, (len(priorities)-1)/2),
 		Eject: dispatch.Ejection{
 			Failures: or(b.Failures, 0), Base: d.duration(b.Base, 0), Max: d.duration(b.Longest, 0),

@@ -38,6 +38,9 @@ type Policy struct {
 	// Theta is the factor by which a request may take longer on a slow slot than it is expected to
 	// take when it waits for a fast one; 0 adapts the factor to the load.
 	Theta float64
+	// SendAhead is how many requests a busy replica is sent beyond its slots, which it has to queue
+	// itself. In Slots mode only; 0 sends none.
+	SendAhead int
 	// Priorities is the number of priorities; 0 means 1.
 	Priorities int
 	// MaxQueue limits the number of waiting requests; 0 means no limit.
@@ -183,6 +186,7 @@ type Ticket struct {
 	waiting  bool
 	node     node
 	on       *server
+	early    bool // in on.early: sent ahead, and not started yet
 	entry    entry
 	avoid    *server // the replica on which it failed, while it waits for a retry
 }

@@ -69,7 +69,13 @@ func (q *Queue) pick(t *Ticket, now time.Time) choice {
 	case t.avoid != nil:
 		return choice{on: q.fleet.retryTarget(t)}
 	}
-	return q.choose(t, now)
+	got := q.choose(t, now)
+	if got.on == nil && q.policy.SendAhead > 0 {
+		if early := q.ahead(t); early.on != nil {
+			return early
+		}
+	}
+	return got
 }
 
 // choose places the head of a lane on a slot.

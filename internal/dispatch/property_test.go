@@ -22,6 +22,7 @@ type machine struct {
 	limits   Limits
 	ended    map[*Ticket]bool
 	capacity map[string]int // slots ever allowed while a replica has requests
+	ahead    int            // requests that a replica is sent beyond its slots
 }
 
 func newMachine(t *rapid.T) *machine {
@@ -32,8 +33,10 @@ func newMachine(t *rapid.T) *machine {
 	if rapid.Bool().Draw(t, "limited") {
 		m.limits = Limits{MaxActive: rapid.IntRange(1, 4).Draw(t, "max active"), MaxQueue: rapid.IntRange(1, 6).Draw(t, "max queue")}
 	}
+	m.ahead = rapid.IntRange(0, 2).Draw(t, "send ahead")
 	m.q = New(Policy{
-		Theta: rapid.SampledFrom([]float64{0, 0.5, 2, 1e6}).Draw(t, "theta"), Priorities: 3,
+		SendAhead: m.ahead,
+		Theta:     rapid.SampledFrom([]float64{0, 0.5, 2, 1e6}).Draw(t, "theta"), Priorities: 3,
 		MaxQueue:   20,
 		Placements: []Placement{{}, {Require: []string{"b"}}},
 		Tenants:    map[string]Limits{"": m.limits},
@@ -49,7 +52,7 @@ func (m *machine) put(t *rapid.T) {
 	slots := rapid.IntRange(1, 3).Draw(t, "slots")
 	m.q.Put(Replica{ID: id, Class: class, Slots: slots, Weight: map[string]float64{"a": 4, "b": 2, "c": 1}[class]})
 	m.slots[id], m.classes[id] = slots, class
-	m.capacity[id] = max(slots, m.active(id))
+	m.capacity[id] = max(slots+m.ahead, m.active(id))
 }
 
 func (m *machine) drop(t *rapid.T) {
@@ -160,17 +163,32 @@ func (m *machine) check(t *rapid.T) {
 		tenants[k.Tenant]++
 	}
 	for id, slots := range m.slots {
-		if n := m.active(id); n > max(slots, m.capacity[id]) {
+		if n := m.active(id); n > max(slots+m.ahead, m.capacity[id]) {
 			t.Fatalf("replica %s serves %d on %d slots", id, n, slots)
 		}
-		m.capacity[id] = max(slots, m.active(id))
+		m.capacity[id] = max(slots+m.ahead, m.active(id))
 	}
+	m.early(t)
 	for name, n := range tenants {
 		if m.limits.MaxActive > 0 && n > m.limits.MaxActive {
 			t.Fatalf("tenant %q is served %d at once", name, n)
 		}
 	}
 	m.conserves(t, tenants)
+}
+
+// early checks that a replica starts what it was sent ahead as soon as a slot is free.
+func (m *machine) early(t *rapid.T) {
+	for _, s := range m.q.fleet.all {
+		if len(s.early) > m.ahead || len(s.early) > 0 && s.active-len(s.early) < max(s.counted, 1) {
+			t.Fatalf("replica %s was sent %d ahead of %d", s.ID, len(s.early), s.active)
+		}
+		for _, k := range s.early {
+			if !k.early || k.on != s || k.speed != 0 {
+				t.Fatalf("a request sent ahead to %s is not known as such", s.ID)
+			}
+		}
+	}
 }
 
 // counts checks that the requests counted as ready are those whose tenants may be

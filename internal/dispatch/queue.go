@@ -1,6 +1,9 @@
 package dispatch
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Queue is the state of one service: its waiting requests and its replicas. It is not safe for
 // concurrent use. Each part has its own state, and the queue connects them: only learned and walk
@@ -77,6 +80,11 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 func (q *Queue) Next(now time.Time) *Ticket {
 	q.fleet.resume(now)
 	q.held = time.Time{}
+	if q.policy.SendAhead > 0 {
+		for _, s := range q.fleet.all {
+			q.promote(s, now) // its slots may have become more
+		}
+	}
 	if q.policy.Mode == Tokens && q.waitlist.waiting > 0 {
 		q.walk.survey(q.waitlist.waiting, now)
 	}
@@ -116,11 +124,16 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 		s.send(t, at.work, at.hit, now)
 		q.fleet.index.add(s.prefixes, t.Blocks, s.room())
 	}
+	if t.early = q.policy.SendAhead > 0 && s.active >= max(s.counted, 1); t.early {
+		s.early = append(s.early, t)
+	}
 	s.active++
 	q.seq++
 	s.used = q.seq
-	t.occupied = float64(s.active) / float64(s.Slots)
-	t.speed = s.tier.rate
+	t.occupied = min(1, float64(s.active)/float64(s.Slots))
+	if t.speed = s.tier.rate; t.early {
+		t.speed = 0 // it uses no slot yet
+	}
 	q.load.change(t.speed, q.learned.total, now)
 	t.lane.account.tenant.active++
 	q.fleet.refile(s)
@@ -142,19 +155,25 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 	t.on = nil
 	s.active--
 	q.load.change(-t.speed, q.learned.total, now)
+	early := t.early
+	if early {
+		t.early = false
+		s.early = slices.DeleteFunc(s.early, func(o *Ticket) bool { return o == t })
+	}
+	q.promote(s, now)
 	account := t.lane.account
 	tenant := account.tenant
 	tenant.active--
 	took := now.Sub(t.started).Seconds()
 	if q.policy.Mode == Tokens {
 		q.waitlist.charge(account, q.averages.tokensOf(t, float64(t.entry.tokens))-t.charged, s.Class)
-	} else if q.learned.known {
+	} else if q.learned.known && !early {
 		// The start charged the declared cost; now the work is known.
 		q.waitlist.charge(account, took*s.tier.rate/q.learned.averageCost()-t.charged, s.Class)
 	}
 	q.fleet.judge(s, t, o, pause, now)
 	q.fleet.refile(s)
-	if o == Served {
+	if o == Served && !early {
 		q.learned.learn(s, t, took)
 	}
 	q.fleet.removeIfDone(s)

@@ -37,7 +37,8 @@ type server struct {
 	tier     *tier
 	index    int // in tier.free, -1 when it has no free usable slot
 	active   int
-	counted  int // its contribution to tier.slots
+	early    []*Ticket // those of active that were sent ahead, in order
+	counted  int       // its contribution to tier.slots
 	used     uint64
 	leaving  bool
 	own      estimate

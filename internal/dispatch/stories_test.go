@@ -15,7 +15,7 @@ import (
 // each what the queue does. `go test ./internal/dispatch -run TestStories -rewrite` writes
 // what it does now; read the difference.
 //
-//	policy [mode=tokens] [theta=N] [priorities=N] [max-queue=N] [await-class] [failures=N]
+//	policy [mode=tokens] [theta=N] [priorities=N] [max-queue=N] [await-class] [failures=N] [ahead=N]
 //	rule NAME [require=CLASS] [prefer=CLASS]
 //	tenant NAME|any [weight=N] [active=N] [queue=N]
 //	replica NAME [class=C] [slots=N] [weight=N] [sleep=asleep|drowsy|waking|awake|away]
@@ -130,6 +130,7 @@ func (s *story) set(t *testing.T, cmd, name string, w words) {
 		}
 		_, s.policy.AwaitClass = w["await-class"]
 		s.policy.Theta, s.policy.Priorities = w.number(t, "theta"), int(w.number(t, "priorities"))
+		s.policy.SendAhead = int(w.number(t, "ahead"))
 		s.policy.MaxQueue, s.policy.Eject.Failures = int(w.number(t, "max-queue")), int(w.number(t, "failures"))
 	case "rule":
 		var p Placement
