@@ -280,7 +280,7 @@ func TestARepositoryIsNoRightToAnother(t *testing.T) {
 	}
 }
 
-// What is no tag and no digest is asked of no registry, and nothing is kept of it.
+// A reference that is neither a tag nor a digest is not sent to a registry and not stored.
 func TestWhatIsNoTagIsRefused(t *testing.T) {
 	s := startRegistry(t)
 	s.push(t, "o/image:v1", 1)

@@ -71,7 +71,7 @@ func TestCardsOfEveryModelAndMode(t *testing.T) {
 						t.Errorf("partition %d of %s has %d bytes, want %d", p, got.ID, n.Memory, want)
 					}
 					if id := fmt.Sprint(got.id(n), host.RenderNode(n.Render)); seen[id] {
-						t.Errorf("%s stands twice", id)
+						t.Errorf("%s is listed twice", id)
 					} else {
 						seen[id] = true
 					}

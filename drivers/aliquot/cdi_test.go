@@ -9,7 +9,7 @@ import (
 )
 
 // migText has the shape of what NVIDIA's toolkit writes for one GPU with two MIG
-// devices: the GPU's own node stands under each of them, and every device has an
+// devices: the GPU's own node is listed with each of them, and every device has an
 // index, a UUID and a place in "all".
 const migText = `---
 cdiVersion: 0.5.0

@@ -297,7 +297,7 @@ func TestBadVariantsAreNamed(t *testing.T) {
 }
 
 // Every config block of docs/driver.md goes through Nomad's parser, this driver's
-// schema and its checks, and every attribute stands there.
+// schema and its checks, and it has every attribute.
 func TestDocumentedExamples(t *testing.T) {
 	page, err := os.ReadFile("../../docs/driver.md")
 	if err != nil {

@@ -78,7 +78,7 @@ func nvidiaTree(t testing.TB) tree {
 }
 
 // amdTree has a card of two partitions and a whole one, as an older kernel shows
-// them: the partition stands in the PCI function.
+// them: the partition is in the PCI function.
 func amdTree(t testing.TB) tree {
 	r := tree{t, t.TempDir()}
 	r.node("dev/kfd", 992)

@@ -75,7 +75,7 @@ func (l Launch) Start() (running *Running, err error) {
 	plugin, ok := instance.Plugin().(device.DevicePlugin)
 	if !ok {
 		instance.Kill()
-		return nil, fmt.Errorf("%s is no device plugin", l.Binary)
+		return nil, fmt.Errorf("%s is not a device plugin", l.Binary)
 	}
 	return &Running{plugin, instance, infos[0]}, nil
 }

@@ -76,7 +76,7 @@ const (
 // decode decodes and checks a request. Its errors are for the client.
 func decode(w http.ResponseWriter, r *http.Request, chat bool) (req request, tokens int, err error) {
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&req); err != nil {
-		return req, 0, fmt.Errorf("the body is no completion request: %w", err)
+		return req, 0, fmt.Errorf("the body is not a completion request: %w", err)
 	}
 	switch {
 	case chat && len(req.Messages) == 0:

@@ -135,7 +135,7 @@ func Parse(text string) (*File, error) {
 		}
 		if strings.HasPrefix(line, "[") {
 			if in = f.open(line); in == nil {
-				return nil, fmt.Errorf("%d: section %s is unknown or stands before a [gpu]", i+1, line)
+				return nil, fmt.Errorf("%d: section %s is unknown or comes before any [gpu]", i+1, line)
 			}
 			continue
 		}

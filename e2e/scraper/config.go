@@ -71,7 +71,7 @@ func load(path string) (config, error) {
 			return c, fmt.Errorf("%s: job %q: %w", path, j.Name, err)
 		}
 		if seen[j.Name] {
-			return c, fmt.Errorf("%s: job %q stands twice", path, j.Name)
+			return c, fmt.Errorf("%s: job %q is defined twice", path, j.Name)
 		}
 		seen[j.Name] = true
 	}

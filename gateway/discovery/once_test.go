@@ -52,7 +52,7 @@ func (h *health) Service(service, tag string, passing bool, q *consul.QueryOptio
 	return nil, &h.answers[len(h.tokens)-1], nil
 }
 
-// A token file that is written anew is empty for a moment. Asking as nobody then
+// A token file that is being rewritten is empty for a moment. An anonymous request then
 // would be answered with nothing, or rest for minutes.
 func TestAnEmptyTokenAsksNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")

@@ -26,7 +26,7 @@ const (
 // Settling watches the directory of one task.
 type Settling struct {
 	// For is how long it has to stay as it is. Until is when its task is given up: what
-	// still changes then is no cache of a start.
+	// still changes then is not a cache of a start.
 	For   time.Duration
 	Until time.Time
 	// Seed is what the directory held at the start, the zero Tree for nothing.

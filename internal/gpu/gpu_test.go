@@ -137,7 +137,7 @@ func TestEveryClassIsADNSLabelAndUnique(t *testing.T) {
 	seen := map[string]bool{}
 	for _, h := range Table() {
 		if !label.MatchString(h.Class) || seen[h.Class] {
-			t.Errorf("class %q is no DNS label or stands twice", h.Class)
+			t.Errorf("class %q is not a DNS label or is listed twice", h.Class)
 		}
 		seen[h.Class] = true
 		if h.Weight <= 0 || h.Bandwidth <= 0 || h.TFLOPS <= 0 || h.MemoryGB <= 0 {

@@ -168,7 +168,7 @@ func TestProfilesAreComparedByOneRequest(t *testing.T) {
 	}
 }
 
-// A profile of a server that is no language model has no curve.
+// A profile of a server without a language model has no curve.
 func TestAProfileWithoutACurveIsARate(t *testing.T) {
 	p := Profile{Measured: noon, Class: "t4", Slices: "1of1", Answers: 200, Within: []Within{{Objective: Objective{E2E: 0.2}, Concurrency: 4, Rate: 80}}}
 	m := Known(noon, nil, []Profile{p}, recent)["t4"]

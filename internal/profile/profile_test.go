@@ -92,7 +92,7 @@ func TestCellsStayWithinLimits(t *testing.T) {
 				t.Fatalf("%+v of %+v", c, l)
 			}
 			if i > 0 && c.Tokens() < cells[i-1].Tokens() {
-				t.Fatal("a dear cell stands before a cheap one")
+				t.Fatal("an expensive cell comes before a cheap one")
 			}
 		}
 	})

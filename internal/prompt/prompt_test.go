@@ -351,7 +351,7 @@ func TestAMarkIsSkipped(t *testing.T) {
 	}
 	from, to, ok := Model([]byte(mark + text))
 	if !ok || (mark + text)[from:to] != `"m"` {
-		t.Errorf("the model stands at %d to %d, %t", from, to, ok)
+		t.Errorf("the model is at %d to %d, %t", from, to, ok)
 	}
 }
 

@@ -49,7 +49,7 @@ func TestPropertiesRoundTrip(t *testing.T) {
 		for name, n := range want {
 			text += fmt.Sprintf("%s %d\n", name, n)
 		}
-		// What is no property is passed over.
+		// A line that is not a property is skipped.
 		for _, odd := range []string{"name n/a\n", "alone\n", "BELOW -1\n", "\n"} {
 			if rapid.Bool().Draw(t, "odd") {
 				text += odd
