@@ -469,6 +469,10 @@ func (h *Hub) send(w http.ResponseWriter, r *http.Request, name string, body []b
 		if end, err := strconv.Atoi(last); err == nil {
 			to = min(to, end+1)
 		}
+		if from >= to {
+			http.Error(w, "the range is beyond the file", http.StatusRequestedRangeNotSatisfiable)
+			return
+		}
 		status = http.StatusPartialContent
 		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, len(body)))
 	}
