@@ -33,7 +33,7 @@ func TestWhoAsksForMuchMayWaitLonger(t *testing.T) {
 			"much to read":  {prompt.Size{API: prompt.Chat, Answers: 1, Limit: 500, Streamed: true}, 1000, 3 * time.Second, 5 * time.Second},
 			"no language":   {prompt.Size{API: prompt.Opaque, Answers: 1}, 100, 3 * time.Second, 5 * time.Second},
 		} {
-			x := &exchange{reading: &reading{size: d.size, prompt: d.prompt}}
+			x := &exchange{service: &service{}, reading: &reading{size: d.size, prompt: d.prompt}}
 			x.attempts.began = time.Now()
 			x.pass.Endpoint = &line.Endpoint{Class: "h100", Value: c}
 			time.Sleep(d.early)
@@ -43,6 +43,10 @@ func TestWhoAsksForMuchMayWaitLonger(t *testing.T) {
 			time.Sleep(d.late - d.early)
 			if o := x.abandoned(); o != dispatch.Failed {
 				t.Errorf("%s: after %v nobody is blamed", name, d.late)
+			}
+			x.service.config.Queue.SendAhead = 1 // it may have waited for another request there
+			if o := x.abandoned(); o != dispatch.Neutral {
+				t.Errorf("%s, sent ahead: after %v the replica is blamed", name, d.late)
 			}
 		}
 	})

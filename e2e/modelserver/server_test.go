@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 	for _, test := range []struct {
 		path, body, want string
 	}{
-		{"/v1/completions", `{`, "no completion request"},
+		{"/v1/completions", `{`, "not a completion request"},
 		{"/v1/completions", `{"max_tokens": 3}`, "prompt is missing"},
 		{"/v1/chat/completions", `{"prompt": "x"}`, "messages is empty"},
 		{"/v1/completions", `{"prompt": "x", "max_tokens": 0}`, "max_tokens is 0: want 1 to"},
