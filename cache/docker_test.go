@@ -123,7 +123,7 @@ func TestDockerSignsIn(t *testing.T) {
 }
 
 // Clients that begin with a question for the registry itself learn where to sign in.
-func TestTheFaceOfRegistriesAsksToSignIn(t *testing.T) {
+func TestTheRegistryEndpointAsksToSignIn(t *testing.T) {
 	n := begin(t, ociSettings(t))
 	res, _ := get(t, "GET", n.ociURL+"/v2/")
 	realm := between(res.Header.Get("WWW-Authenticate"), `realm="`, `"`)

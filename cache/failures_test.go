@@ -338,7 +338,7 @@ func TestWrongQuestionsOfPeers(t *testing.T) {
 	good := fetch.Target{Object: blob.Object{ID: "sha256-" + hubtest.SHA256(big), Size: int64(len(big))}, Source: "hf://x@y/z"}
 	other := good
 	other.Object.ID = "../../etc/passwd"
-	for _, ask := range []fetch.Question{{Target: other}, {Target: good, Chunk: -1}, {Target: good, Chunk: 4}, {Target: good, Offset: -1}, {Target: good, Offset: blob.ChunkSize + 1}, {Target: good, Held: true}} {
+	for _, ask := range []fetch.ChunkRequest{{Target: other}, {Target: good, Chunk: -1}, {Target: good, Chunk: 4}, {Target: good, Offset: -1}, {Target: good, Offset: blob.ChunkSize + 1}, {Target: good, Held: true}} {
 		if r, err := n.cache.Chunk(t.Context(), ask); err == nil {
 			r.Close()
 			t.Errorf("%+v is answered", ask)

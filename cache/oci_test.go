@@ -47,7 +47,7 @@ func ociSettings(t *testing.T) *config.Config {
 }
 
 // An image is read once, by tag and digest, with ranges and HEAD.
-func TestImagesThroughTheFace(t *testing.T) {
+func TestImagesThroughTheEndpoint(t *testing.T) {
 	t.Parallel()
 	s := startRegistry(t)
 	img, size := s.push(t, "o/image:v1", 3)
@@ -301,12 +301,12 @@ func TestWhatIsNoTagIsRefused(t *testing.T) {
 
 // Wrong bytes and wrong lengths of a registry end in an error.
 func TestARegistryLies(t *testing.T) {
-	for what, lie := range map[string]func(s *registryServer){"bytes": func(s *registryServer) { s.corrupt = true }, "length": func(s *registryServer) { s.lies = true }} {
+	for what, corrupt := range map[string]func(s *registryServer){"bytes": func(s *registryServer) { s.corrupt = true }, "length": func(s *registryServer) { s.lies = true }} {
 		t.Run(what, func(t *testing.T) {
 			s := startRegistry(t)
 			at := s.pushModel(t)
 			n := begin(t, ociSettings(t))
-			s.set(func() { lie(s) })
+			s.set(func() { corrupt(s) })
 			m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: at, Wait: 30})
 			if err != nil || m.State != cacheapi.Failed || !strings.Contains(m.Error, "changed at the origin") || m.Path != "" {
 				t.Errorf("%+v, %v", m, err)

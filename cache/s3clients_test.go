@@ -161,7 +161,7 @@ func between(text, open, end string) string {
 }
 
 // Ranges, conditions and both styles of naming a bucket.
-func TestObjectsOfTheFaceOfS3(t *testing.T) {
+func TestObjectsOfTheS3Endpoint(t *testing.T) {
 	n, _ := s3Node(t, "")
 	size := strconv.Itoa(len(big))
 	for name, at := range map[string]string{"S3": "/models/llama/7b/model.safetensors", "the Hub": "/huggingface/Qwen/Qwen3/main/model.safetensors"} {
@@ -244,7 +244,7 @@ func TestOneRecordForAnObject(t *testing.T) {
 const keysOfFace = "# access key, secret, namespace\nAKIDML secret/ml+1 ml\nAKIDWEB secret-web web\n"
 
 // An endpoint with keys answers signed requests alone, as the namespace of their key.
-func TestSignaturesOfTheFaceOfS3(t *testing.T) {
+func TestSignaturesOfTheS3Endpoint(t *testing.T) {
 	n, _ := s3Node(t, keysOfFace)
 	at := n.s3URL + "/models/readme"
 	if res, _ := get(t, "GET", at); res.StatusCode != http.StatusForbidden {

@@ -87,7 +87,7 @@ func TestEachBucketHasItsServer(t *testing.T) {
 }
 
 // The endpoint of S3 shows the buckets of all servers to the bearers of keys.
-func TestTheFaceShowsTheBucketsOfAllServers(t *testing.T) {
+func TestTheEndpointShowsTheBucketsOfAllServers(t *testing.T) {
 	_, tuned, conf := twoServers(t)
 	for _, s := range conf.S3 {
 		s.Namespaces = config.Namespaces{"*"}

@@ -149,13 +149,13 @@ func TestAPeerThatStopsInASnapshot(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
 	t.Cleanup(client.CloseIdleConnections)
 	for _, last := range []*httptest.Server{hangs, sends} {
-		shelf := &snapshots.Cache{
+		c := &snapshots.Cache{
 			Store: n.store, Log: n.Daemon.log, Client: client, Count: func(string) {}, Stall: 100 * time.Millisecond,
 			Peers: func() (string, []string) {
 				return "", []string{strings.TrimPrefix(hangs.URL, "https://"), strings.TrimPrefix(last.URL, "https://")}
 			},
 		}
-		if err := shelf.Fetch(t.Context(), []string{key}); (err == nil) != (last == sends) {
+		if err := c.Fetch(t.Context(), []string{key}); (err == nil) != (last == sends) {
 			t.Errorf("%v", err)
 		}
 	}

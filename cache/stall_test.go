@@ -67,7 +67,7 @@ func TestAClientThatNeverReads(t *testing.T) {
 }
 
 // So do clients of a cache.
-func TestAClientOfTheFaceThatNeverReads(t *testing.T) {
+func TestAClientOfTheEndpointThatNeverReads(t *testing.T) {
 	hub := startHub(t)
 	qwen(hub)
 	conf := settings(t, hub.URL)

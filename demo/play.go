@@ -14,9 +14,9 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// downLimit is how long the services may take to scale to zero after the last answer. It covers the
+// scaleDownTimeout is how long the services may take to scale to zero after the last answer. It covers the
 // strategy's delays and stopping a container on a slow machine.
-const downLimit = 90 * time.Second
+const scaleDownTimeout = 90 * time.Second
 
 // checkError is the error of a run that played everything and failed checks.
 type checkError struct{ error }
@@ -39,7 +39,7 @@ func play(ctx context.Context, s *stage, calls []call, what string) error {
 	out := summary{calls: len(calls), results: r.ended(), watch: w, began: r.started, image: s.Image, toZero: -1}
 	var err error
 	if ctx.Err() == nil {
-		if cluster.AwaitWithin(ctx, downLimit, "zero replicas", w.idle) == nil {
+		if cluster.AwaitWithin(ctx, scaleDownTimeout, "zero replicas", w.idle) == nil {
 			out.toZero = time.Since(ended)
 		}
 		out.served, out.others, err = served(s.admin)

@@ -35,8 +35,8 @@ func newView(out *os.File, s *stage, w *watch, r *replay, what string) *view {
 	return v
 }
 
-// lineEvery is the interval between lines if the output is not a terminal.
-const lineEvery = 5 * time.Second
+// lineInterval is the interval between lines if the output is not a terminal.
+const lineInterval = 5 * time.Second
 
 // show draws the current state.
 func (v *view) show() {
@@ -44,7 +44,7 @@ func (v *view) show() {
 	defer v.watch.mu.Unlock()
 	at := v.replay.since()
 	if !v.live {
-		if at-v.last >= lineEvery {
+		if at-v.last >= lineInterval {
 			v.last = at
 			fmt.Fprintln(v.out, v.line(at))
 		}

@@ -20,8 +20,8 @@ type RateStore interface {
 }
 
 const (
-	// publishEvery is the interval at which changed rates are published.
-	publishEvery = 10 * time.Second
+	// publishInterval is the interval at which changed rates are published.
+	publishInterval = 10 * time.Second
 	// profileChecks is the number of these intervals between two checks for new profiles.
 	profileChecks = 6
 )
@@ -29,7 +29,7 @@ const (
 // keepRates loads the rates of new services, and publishes learned rates, until ctx ends.
 func (s *Server) keepRates(ctx context.Context) {
 	saved, profiles := publishedRates{}, map[string]uint64(nil)
-	tick := time.NewTicker(publishEvery)
+	tick := time.NewTicker(publishInterval)
 	defer tick.Stop()
 	for i := 0; ctx.Err() == nil; i++ {
 		if i%profileChecks == 0 {
@@ -112,9 +112,9 @@ func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map
 	return now
 }
 
-// announceEvery is the interval at which the gateway checks its registration: an agent may lose its
+// announceInterval is the interval at which the gateway checks its registration: an agent may lose its
 // data.
-const announceEvery = 10 * time.Second
+const announceInterval = 10 * time.Second
 
 // announceTimeout is the timeout of one registration, which sends two to four requests to the agent.
 const announceTimeout = 20 * time.Second
@@ -125,7 +125,7 @@ func (s *Server) register(ctx context.Context, r Registrar) {
 	failed := time.Second
 	for ctx.Err() == nil {
 		err := s.announce(ctx, r, public, admin)
-		wait := announceEvery
+		wait := announceInterval
 		if err != nil {
 			s.log.Warn("cannot register the gateway; trying again", "error", err)
 			wait = failed

@@ -24,7 +24,7 @@ func isShortage(err error) bool {
 	return false
 }
 
-// shortages counts the connections that this host refused, and logs them at most every shortageEvery.
+// shortages counts the connections that this host refused, and logs them at most every shortageLogInterval.
 type shortages struct {
 	counts *prometheus.CounterVec
 	log    *slog.Logger
@@ -32,14 +32,14 @@ type shortages struct {
 	logged time.Time
 }
 
-// shortageEvery is the shortest time between two log lines about shortages.
-const shortageEvery = 10 * time.Second
+// shortageLogInterval is the shortest time between two log lines about shortages.
+const shortageLogInterval = 10 * time.Second
 
 func (s *shortages) note(to string, err error) {
 	s.counts.WithLabelValues(to).Inc()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := time.Now(); now.Sub(s.logged) > shortageEvery {
+	if now := time.Now(); now.Sub(s.logged) > shortageLogInterval {
 		s.logged = now
 		s.log.Error("this host cannot open another connection; raise its limits (nofile, "+
 			"net.ipv4.ip_local_port_range)", "to", to, "error", err)

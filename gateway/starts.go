@@ -17,8 +17,8 @@ type StartStore interface {
 	Starts(ctx context.Context, service string) (map[string]api.ColdStart, error)
 }
 
-// startsEvery is the interval at which cold starts are read.
-const startsEvery = 30 * time.Second
+// startsInterval is the interval at which cold starts are read.
+const startsInterval = 30 * time.Second
 
 // firstAnswer is the part of a start that the gateway itself measures.
 const firstAnswer = "answer"
@@ -94,7 +94,7 @@ func (c *coldStarts) keep(read map[string]map[string]api.ColdStart, present map[
 
 // keepStarts reads learned cold starts until ctx ends.
 func (s *Server) keepStarts(ctx context.Context, store StartStore) {
-	tick := time.NewTicker(startsEvery)
+	tick := time.NewTicker(startsInterval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		read, present := map[string]map[string]api.ColdStart{}, map[string]bool{}

@@ -59,8 +59,8 @@ type offers struct {
 	versions map[string][]string
 }
 
-// sourcesAge is how long cached offers are valid.
-const sourcesAge = 10 * time.Minute
+// offersTTL is how long cached offers are valid.
+const offersTTL = 10 * time.Minute
 
 // New returns an agent.
 func New(conf Config, n *nomad.Client, c *consul.Client, log *slog.Logger) *Agent {
@@ -129,7 +129,7 @@ func (a *Agent) giveBack(ctx context.Context) {
 	}
 	a.log.Warn("no change is in progress, but the device plugin is still paused for one: resuming it",
 		"file", k.root.Path(k.marker))
-	ctx, cancel := within(context.WithoutCancel(ctx), hostLimit)
+	ctx, cancel := withTimeout(context.WithoutCancel(ctx), hostTimeout)
 	defer cancel()
 	if err := k.resume(ctx); err != nil {
 		a.log.Warn("cannot resume the device plugin and the driver's services", "error", err)
@@ -145,7 +145,7 @@ func (a *Agent) kernel(m driver.Maker) kernel {
 // step reads the state, decides and acts once. Its error is that of reading or saving state:
 // without these it does not act.
 func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
-	looking, cancel := within(ctx, lookLimit)
+	looking, cancel := withTimeout(ctx, lookTimeout)
 	defer cancel()
 	seen, err := a.look(looking)
 	if err != nil {
@@ -163,7 +163,7 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	a.log.Info("starting an action", "action", string(verb), "phase", string(state.Phase),
 		"version", state.Plan.Version)
 	// Complete the action even if the agent is stopped: half an installation is worse than a late end.
-	doing, cancel := within(context.WithoutCancel(ctx), limit(verb))
+	doing, cancel := withTimeout(context.WithoutCancel(ctx), timeoutOf(verb))
 	defer cancel()
 	err = a.watched(ctx, verb, seen, func() error { return a.do(doing, verb, seen) })
 	if err != nil {
@@ -173,33 +173,34 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 }
 
 // Time limits for operations that may hang: requests to a mirror, Nomad or Consul, and programs of
-// the host. lookLimit includes updating the package lists. packageLimit is many times what DKMS
+// the host. lookTimeout includes updating the package lists. packageTimeout is many times what DKMS
 // needs to compile modules on a slow machine, because half an installation is worse than a late
 // one; but one that never ends would hold the node and its slot.
 const (
-	lookLimit    = 10 * time.Minute
-	fetchLimit   = 2 * time.Hour
-	packageLimit = 2 * time.Hour
-	hostLimit    = 10 * time.Minute
-	askLimit     = time.Minute
+	lookTimeout    = 10 * time.Minute
+	fetchTimeout   = 2 * time.Hour
+	packageTimeout = 2 * time.Hour
+	hostTimeout    = 10 * time.Minute
+	askTimeout     = time.Minute
 	// slow is the duration after which the node's report says that an action takes long.
 	slow = 5 * time.Minute
 )
 
-// limit returns how long an action may take.
-func limit(v driver.Verb) time.Duration {
+// timeoutOf returns how long an action may take.
+func timeoutOf(v driver.Verb) time.Duration {
 	switch v {
 	case driver.Fetch:
-		return fetchLimit
+		return fetchTimeout
 	case driver.Install, driver.Restore:
-		return packageLimit
+		return packageTimeout
 	case driver.Hold, driver.Release, driver.Resume, driver.LoadModule, driver.BootAgain:
-		return hostLimit
+		return hostTimeout
 	}
-	return askLimit
+	return askTimeout
 }
 
-func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+// withTimeout is context.WithTimeout with a cause that names the time limit.
+func withTimeout(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 }
 
@@ -223,8 +224,8 @@ func (a *Agent) watched(ctx context.Context, verb driver.Verb, seen driver.Seen,
 // takesLong returns the report's text for an action that takes long.
 func takesLong(verb driver.Verb, since time.Duration) string {
 	taken := since.Round(time.Minute)
-	if most := limit(verb); since <= most {
-		return fmt.Sprintf("%s has been running for %s; its time limit is %s", verb, taken, most)
+	if limit := timeoutOf(verb); since <= limit {
+		return fmt.Sprintf("%s has been running for %s; its time limit is %s", verb, taken, limit)
 	}
 	return fmt.Sprintf("%s has been running for %s and cannot be killed: a program hangs in the kernel; check the host",
 		verb, taken)
@@ -353,7 +354,7 @@ func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 		plan.Done() {
 		return
 	}
-	if !reflect.DeepEqual(a.offers.want, *want) || seen.Now.Sub(a.offers.at) > sourcesAge {
+	if !reflect.DeepEqual(a.offers.want, *want) || seen.Now.Sub(a.offers.at) > offersTTL {
 		// The old lists may already contain the wanted version.
 		if _, err := a.conf.Root.Output(ctx, "apt-get", "-q", "update"); err != nil {
 			a.log.Warn("cannot update the package lists, using the old ones", "error", err)

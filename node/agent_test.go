@@ -101,7 +101,7 @@ func TestAnActionThatHangsIsReported(t *testing.T) {
 		}
 		a.docs.KV = c.KV()
 		err = a.watched(t.Context(), driver.Install, driver.Seen{ID: "n1"}, func() error {
-			time.Sleep(packageLimit + 7*time.Minute)
+			time.Sleep(packageTimeout + 7*time.Minute)
 			return errors.New("killed at last")
 		})
 		if err == nil || err.Error() != "killed at last" {

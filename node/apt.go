@@ -25,8 +25,8 @@ type apt struct {
 	// dir is the directory for downloaded packages, including those for a rollback, below the root.
 	dir string
 	log *slog.Logger
-	// every is the pause between two checks for another installation; 0 for 5 s.
-	every time.Duration
+	// pollInterval is the pause between two checks for another installation; 0 for 5 s.
+	pollInterval time.Duration
 }
 
 // options returns the options of every apt-get call that changes something. Modified configuration

@@ -236,7 +236,7 @@ func (a *Agent) publish(ctx context.Context, seen driver.Seen, doing string) {
 		return
 	}
 	key := a.docs.Prefix + "/nodes/" + seen.ID
-	ctx, cancel := within(ctx, askLimit)
+	ctx, cancel := withTimeout(ctx, askTimeout)
 	defer cancel()
 	if _, err := a.docs.KV.Put(&consul.KVPair{Key: key, Value: text},
 		(&consul.WriteOptions{}).WithContext(ctx)); err != nil {

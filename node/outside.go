@@ -45,7 +45,7 @@ func (a apt) outside(ctx context.Context, name string, args ...string) (string, 
 // endUnit stops an installation that takes too long.
 func (a apt) endUnit(ctx context.Context) error {
 	a.log.Warn("stopping an installation that takes too long", "unit", unit)
-	ctx, cancel := within(context.WithoutCancel(ctx), hostLimit)
+	ctx, cancel := withTimeout(context.WithoutCancel(ctx), hostTimeout)
 	defer cancel()
 	_, err := a.root.Output(ctx, "systemctl", "stop", unit)
 	return err
@@ -70,8 +70,8 @@ func (a apt) unitEnded(ctx context.Context) error {
 
 // poll returns the pause between two checks of the unit.
 func (a apt) poll() time.Duration {
-	if a.every > 0 {
-		return a.every
+	if a.pollInterval > 0 {
+		return a.pollInterval
 	}
 	return 5 * time.Second
 }

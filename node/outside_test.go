@@ -36,7 +36,7 @@ func TestPackagesAreChangedOutsideTheJob(t *testing.T) {
 	// An installation that an agent before this one began is waited for.
 	running := "var/lib/services/running"
 	r.must(r.Write(running, "nvidia-persistenced\n"+unit+"\n"))
-	r.every = time.Millisecond
+	r.pollInterval = time.Millisecond
 	done := make(chan error, 1)
 	go func() { done <- r.install(t.Context(), s.Plan) }()
 	for strings.Count(r.Asked(), "is-active --quiet "+unit) < 3 {

@@ -185,17 +185,17 @@ func (r *runner) ask(ctx context.Context, prompt string, output int) (profile.An
 func (r *runner) measureCurves(ctx context.Context) error {
 	cells, left := r.Design.Cells(r.limits())
 	r.report.Left = append(r.report.Left, left...)
-	given := map[profile.Cell]string{}
+	givenUp := map[profile.Cell]string{}
 	var err error
 	for open := true; open && err == nil && !r.timeUp(ctx, shareCurves); {
-		open, err = r.pass(ctx, cells, given)
+		open, err = r.pass(ctx, cells, givenUp)
 	}
 	for _, c := range cells {
 		switch ws := r.waves[c]; {
 		case len(ws) > 0:
 			r.report.Points = append(r.report.Points, profile.PointOf(c, ws))
-		case given[c] != "":
-			r.report.Left = append(r.report.Left, describe(c)+": "+given[c])
+		case givenUp[c] != "":
+			r.report.Left = append(r.report.Left, describe(c)+": "+givenUp[c])
 		}
 	}
 	return err
@@ -208,28 +208,28 @@ func (r *runner) limits() profile.Limits {
 // maxFailedCells is the number of failed cells, without any success, after which a run ends.
 const maxFailedCells = 3
 
-// pass measures once more each cell that is not known well enough. given holds the reasons for
-// cells that are given up. pass returns whether there may be more to do.
-func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profile.Cell]string) (open bool, err error) {
+// pass measures once more each cell that is not known well enough. givenUp holds the reasons for
+// the cells that are given up. pass returns whether there may be more to do.
+func (r *runner) pass(ctx context.Context, cells []profile.Cell, givenUp map[profile.Cell]string) (open bool, err error) {
 	for _, c := range cells {
-		if given[c] != "" || r.Rounds.Done(len(r.waves[c]), profile.Figures(c, r.waves[c])...) {
+		if givenUp[c] != "" || r.Rounds.Done(len(r.waves[c]), profile.Figures(c, r.waves[c])...) {
 			continue
 		}
 		if r.timeUp(ctx, shareCurves) {
 			return false, nil
 		}
 		if expected := r.expected(c); expected > shareCurves*r.Time.Seconds()-time.Since(r.began).Seconds() {
-			given[c] = fmt.Sprintf("a round takes about %s, and too little time is left", span(expected))
+			givenUp[c] = fmt.Sprintf("a round takes about %s, and too little time is left", span(expected))
 			continue
 		}
 		open = true
-		r.progress("curves", r.rest(cells, given)/shareCurves)
+		r.progress("curves", r.rest(cells, givenUp)/shareCurves)
 		w, err := r.wave(ctx, c)
 		switch {
 		case ctx.Err() != nil:
 			return false, nil
 		case err != nil:
-			if given[c] = err.Error(); len(given) >= maxFailedCells && len(r.waves) == 0 {
+			if givenUp[c] = err.Error(); len(givenUp) >= maxFailedCells && len(r.waves) == 0 {
 				return false, fmt.Errorf("%s: %w", r.Server.URL, err)
 			}
 		default:
@@ -258,9 +258,9 @@ func (r *runner) expected(c profile.Cell) float64 {
 }
 
 // rest estimates the duration of the minimum remaining rounds, in seconds.
-func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seconds float64) {
+func (r *runner) rest(cells []profile.Cell, givenUp map[profile.Cell]string) (seconds float64) {
 	for _, c := range cells {
-		if given[c] == "" {
+		if givenUp[c] == "" {
 			seconds += float64(max(0, r.Rounds.Least-len(r.waves[c]))) * r.expected(c)
 		}
 	}
@@ -271,17 +271,17 @@ func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seco
 func (r *runner) fit() {
 	c := learned.Curve{Prompt: float64(r.Prompt), Output: float64(r.Output), Slots: float64(r.Slots),
 		KV: float64(max(0, r.report.About.Engine.KVTokens)), Samples: float64(r.answers)}
-	stepping, okS := profile.FitStep(r.report.Points)
-	if okS {
-		c.A, c.B, c.C = stepping.A, stepping.B, stepping.C
-		r.report.Step = qualityOf(stepping.Line, stepping.Of)
+	step, okStep := profile.FitStep(r.report.Points)
+	if okStep {
+		c.A, c.B, c.C = step.A, step.B, step.C
+		r.report.Step = qualityOf(step.Line, step.Of)
 	}
-	reading, okR := profile.FitPrefill(r.report.Points, c.StepTime(1, 0))
-	if okR {
-		c.Start, c.Prefill, c.Growth = reading.Start, reading.Prefill, reading.Growth
-		r.report.Prefill = qualityOf(reading.Line, reading.Of)
+	prefill, okPrefill := profile.FitPrefill(r.report.Points, c.StepTime(1, 0))
+	if okPrefill {
+		c.Start, c.Prefill, c.Growth = prefill.Start, prefill.Prefill, prefill.Growth
+		r.report.Prefill = qualityOf(prefill.Line, prefill.Of)
 	}
-	if okR && okS {
+	if okPrefill && okStep {
 		r.report.Curve = &c
 	}
 }

@@ -51,8 +51,8 @@ const (
 	maxSideBody = 16 << 20
 )
 
-// look reads one of the server's pages. status is 0 if there was no response.
-func (s *Server) look(ctx context.Context, path string, read func(io.Reader) error) (status int, err error) {
+// get reads one of the server's pages. status is 0 if there was no response.
+func (s *Server) get(ctx context.Context, path string, read func(io.Reader) error) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sideTimeout)
 	defer cancel()
 	r, err := s.request(ctx, http.MethodGet, path, nil)
@@ -97,7 +97,7 @@ func plain(err error) error {
 func (s *Server) About(ctx context.Context) (About, error) {
 	a := About{Model: s.Model, Engine: Engine{Running: -1, Waiting: -1, KVTokens: -1, Preemptions: -1}}
 	var list models
-	status, err := s.look(ctx, "/v1/models", list.read)
+	status, err := s.get(ctx, "/v1/models", list.read)
 	if status == 0 && err != nil {
 		return a, fmt.Errorf("%s: %w: check that the server runs at this address", s.URL, err)
 	}
@@ -106,14 +106,14 @@ func (s *Server) About(ctx context.Context) (About, error) {
 			return a, fmt.Errorf("%s: %w", s.URL, err)
 		}
 	}
-	_, _ = s.look(ctx, "/version", func(r io.Reader) error {
+	_, _ = s.get(ctx, "/version", func(r io.Reader) error {
 		var v struct{ Version string }
 		err := json.NewDecoder(r).Decode(&v)
 		a.Version = printable(v.Version)
 		return err
 	})
 	if s.Metrics != nil {
-		_, _ = s.look(ctx, "/metrics", func(r io.Reader) (err error) {
+		_, _ = s.get(ctx, "/metrics", func(r io.Reader) (err error) {
 			e, err := s.Metrics(r)
 			if err == nil {
 				a.Engine = e
@@ -134,7 +134,7 @@ func (s *Server) Await(ctx context.Context, most time.Duration) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		status, err := s.look(ctx, "/v1/models", func(io.Reader) error { return nil })
+		status, err := s.get(ctx, "/v1/models", func(io.Reader) error { return nil })
 		switch {
 		case status != 0 && status != http.StatusServiceUnavailable && status != http.StatusBadGateway:
 			return nil // it serves, even if it does not know this path

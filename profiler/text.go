@@ -80,14 +80,14 @@ func (r *Report) printPoints(w io.Writer) {
 	t := table(w)
 	fmt.Fprintln(t, "at once\tprompt\trounds\tfirst token ms\tcurve\tstep ms\tcurve\tanswers tokens/s\t")
 	for _, p := range r.Points {
-		read, step := "", ""
+		prefill, step := "", ""
 		if c := r.Curve; c != nil && p.Concurrency == 1 {
-			read = fmt.Sprintf("%.4g", 1e3*max(c.PrefillTime(p.Tokens), c.StepTime(1, p.Tokens)))
+			prefill = fmt.Sprintf("%.4g", 1e3*max(c.PrefillTime(p.Tokens), c.StepTime(1, p.Tokens)))
 		}
 		if c := r.Curve; c != nil && p.Step.N > 0 {
 			step = fmt.Sprintf("%.4g", 1e3*c.StepTime(float64(p.Concurrency), p.KV))
 		}
-		fmt.Fprintf(t, "%d\t%.0f\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", p.Concurrency, p.Tokens, p.Rounds, ms(p.First), read,
+		fmt.Fprintf(t, "%d\t%.0f\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", p.Concurrency, p.Tokens, p.Rounds, ms(p.First), prefill,
 			ms(p.Step), step, p.Written.Value)
 	}
 	t.Flush()
@@ -98,9 +98,9 @@ func (r *Report) printCurve(w io.Writer) {
 	if c == nil {
 		return
 	}
-	re, se := r.Prefill.Errors, r.Step.Errors
-	fmt.Fprintf(w, "\nA prompt of t tokens takes %.3g ms (±%.2g) + t x %.4g µs (±%.2g)", 1e3*c.Start, 1e3*re[0],
-		1e6*c.Prefill, 1e6*re[1])
+	prefillErrors, stepErrors := r.Prefill.Errors, r.Step.Errors
+	fmt.Fprintf(w, "\nA prompt of t tokens takes %.3g ms (±%.2g) + t x %.4g µs (±%.2g)", 1e3*c.Start, 1e3*prefillErrors[0],
+		1e6*c.Prefill, 1e6*prefillErrors[1])
 	if c.Growth > 0 {
 		fmt.Fprintf(w, ", and %.2g times as much more for each token before it", c.Growth)
 	}
@@ -108,7 +108,7 @@ func (r *Report) printCurve(w io.Writer) {
 	fmt.Fprintf(w,
 		"A step of n answers with k tokens in the cache takes %.4g ms (±%.2g) + n x %.4g µs (±%.2g) + k x %.4g ns "+
 			"(±%.2g):\n  %s\n",
-		1e3*c.A, 1e3*se[0], 1e6*c.B, 1e6*se[1], 1e9*c.C, 1e9*se[2], r.Step)
+		1e3*c.A, 1e3*stepErrors[0], 1e6*c.B, 1e6*stepErrors[1], 1e9*c.C, 1e9*stepErrors[2], r.Step)
 }
 
 // String describes how well a curve fits.

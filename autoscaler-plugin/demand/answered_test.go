@@ -67,7 +67,7 @@ func TestWhatCameToAGatewayThatIsGoneIsNotKnown(t *testing.T) {
 	}
 	// One gateway ended for good 100 s ago.
 	register("a", old)
-	doc, err := json.Marshal(learned.NewRates(to.Add(-100*time.Second - publishEvery)))
+	doc, err := json.Marshal(learned.NewRates(to.Add(-100*time.Second - publishInterval)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,8 @@ func TestLastSignOfAGatewayThatIsGone(t *testing.T) {
 	if got := lastSeen(consul.KVPairs{pair(alloc)}, here, updated); !got.IsZero() {
 		t.Errorf("a gateway that is here: got %v", got)
 	}
-	if got := lastSeen(consul.KVPairs{pair(alloc), pair(old)}, here, updated); !got.Equal(updated.Add(publishEvery)) {
-		t.Errorf("a gateway that is gone: got %v, want %v", got, updated.Add(publishEvery))
+	if got := lastSeen(consul.KVPairs{pair(alloc), pair(old)}, here, updated); !got.Equal(updated.Add(publishInterval)) {
+		t.Errorf("a gateway that is gone: got %v, want %v", got, updated.Add(publishInterval))
 	}
 	if got := lastSeen(consul.KVPairs{pair(old)}, here, updated.Add(-time.Second)); !got.IsZero() {
 		t.Errorf("one whose clock was ahead: got %v, until when nothing would shrink", got)

@@ -66,9 +66,9 @@ func (g *Gateways) members(ctx context.Context, service string, now time.Time) (
 	return members{known: known, goneUntil: lastSeen(pairs, known, now.Add(g.StaleAfter))}, nil
 }
 
-// publishEvery is the interval at which gateways publish, and so the maximum time from a gateway's
+// publishInterval is the interval at which gateways publish, and so the maximum time from a gateway's
 // last sign to its end.
-const publishEvery = 10 * time.Second
+const publishInterval = 10 * time.Second
 
 // lastSeen returns the newest sign of life of a gateway that no longer exists, from the rates that
 // gateways publish. It ignores signs after latest: they come from a wrong clock and would keep
@@ -84,7 +84,7 @@ func lastSeen(pairs consul.KVPairs, known []member, latest time.Time) time.Time 
 		if here[identity(path.Base(pair.Key))] || doc.Updated.IsZero() || doc.Updated.After(latest) {
 			continue
 		}
-		if sign := doc.Updated.Add(publishEvery); sign.After(newest) {
+		if sign := doc.Updated.Add(publishInterval); sign.After(newest) {
 			newest = sign
 		}
 	}

@@ -20,8 +20,8 @@ func sortedCopy(s []string) []string { return slices.Sorted(slices.Values(s)) }
 // policy of another group.
 const attempts = 5
 
-// scaleLimit is the timeout of one call of Scale. The agent sets none.
-const scaleLimit = 10 * time.Second
+// scaleTimeout is the timeout of one call of Scale. The agent sets none.
+const scaleTimeout = 10 * time.Second
 
 // Scale sets the count of one group. Nomad reads the job, changes the group and writes the whole
 // job back without checking for changes in between, so two groups scaled at the same moment could
@@ -40,7 +40,7 @@ func (p *Plugin) Scale(action sdk.ScalingAction, config map[string]string) (err 
 	turn := p.turn(g)
 	turn.Lock()
 	defer turn.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), scaleLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), scaleTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err = submit(ctx, client, g, action)

@@ -90,7 +90,7 @@ func (w *watchdog) lost() (yes bool) {
 	if err != nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), scaleLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), scaleTimeout)
 	defer cancel()
 	yes, err = hasPolicies(ctx, client)
 	return yes

@@ -18,9 +18,9 @@ import (
 const (
 	streams         = 64
 	eventsPerStream = 200
-	// eventEvery is the time between two events of a stream. All streams step together, as in an
+	// eventInterval is the time between two events of a stream. All streams step together, as in an
 	// engine that batches.
-	eventEvery = 10 * time.Millisecond
+	eventInterval = 10 * time.Millisecond
 )
 
 // token is an event of OpenAI's chat API. The mark occurs nowhere else in a response.

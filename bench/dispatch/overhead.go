@@ -28,7 +28,7 @@ func serveRole(role string, args []string) error {
 		return err
 	}
 	if role == "backend" {
-		return http.Serve(l, backend{newMetronome(eventEvery)})
+		return http.Serve(l, backend{newMetronome(eventInterval)})
 	}
 	target := &url.URL{Scheme: "http", Host: args[1]}
 	return http.Serve(l, &httputil.ReverseProxy{

@@ -41,8 +41,8 @@ var epoch = time.Unix(1_700_000_000, 0)
 const (
 	// wholeSlices is how many slices a whole GPU has.
 	wholeSlices = 20
-	// scrapeEvery is the gateway's default for engines' metrics.
-	scrapeEvery = time.Second
+	// scrapeInterval is the gateway's default for engines' metrics.
+	scrapeInterval = time.Second
 )
 
 // slotsOf is how many requests at a time an operator sets for each class who knows its
@@ -135,7 +135,7 @@ func (g *gateway) settled(s *sim) {
 }
 
 func (g *gateway) observe(s *sim) {
-	g.scrape = s.now + scrapeEvery
+	g.scrape = s.now + scrapeInterval
 	for i, r := range s.replicas {
 		g.queue.Observe(strconv.Itoa(i), dispatch.EngineState{
 			Running: r.engine.Running(), Waiting: r.engine.Waiting(), KVUsed: r.engine.KVUsage(),

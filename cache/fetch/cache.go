@@ -32,13 +32,13 @@ type Network interface {
 	Peers() (self string, peers []string)
 	// Chunk asks a peer for a part of a chunk. The body ends with io.ErrUnexpectedEOF if the peer
 	// breaks off. After the end of the body, sum returns the CRC-32C of the whole chunk.
-	Chunk(ctx context.Context, peer string, q Question) (body io.ReadCloser, sum func() uint32, err error)
+	Chunk(ctx context.Context, peer string, q ChunkRequest) (body io.ReadCloser, sum func() uint32, err error)
 	// Marks asks a peer for the marks of its whole objects.
 	Marks(ctx context.Context, peer string) ([]uint64, error)
 }
 
-// Question is a request from one cache to another.
-type Question struct {
+// ChunkRequest is a request from one cache to another.
+type ChunkRequest struct {
 	Target
 	Chunk int `json:"chunk"`
 	// Offset is where the wanted bytes begin in the chunk.
@@ -149,20 +149,20 @@ func (c *Cache) Store() *store.Store { return c.o.Store }
 // Open returns a reader for the bytes of an object from offset to before end. Missing bytes are
 // fetched in that order.
 func (c *Cache) Open(ctx context.Context, t Target, offset, end int64) (*Reader, error) {
-	return c.open(ctx, t, offset, end, ask{reserve: offset == 0 && end >= t.Object.Size})
+	return c.open(ctx, t, offset, end, readMode{reserve: offset == 0 && end >= t.Object.Size})
 }
 
-// ask says how a reader gets its bytes.
-type ask struct {
+// readMode says how a reader gets its bytes.
+type readMode struct {
 	reserve bool // reserve the whole object
 	direct  bool // the reader serves a peer, so read from the origin
 }
 
-func (c *Cache) open(ctx context.Context, t Target, offset, end int64, how ask) (*Reader, error) {
+func (c *Cache) open(ctx context.Context, t Target, offset, end int64, mode readMode) (*Reader, error) {
 	if err := t.Object.Check(); err != nil {
 		return nil, err
 	}
-	r := &Reader{ctx: ctx, target: t, pos: offset, end: min(end, t.Object.Size), ask: how}
+	r := &Reader{ctx: ctx, target: t, pos: offset, end: min(end, t.Object.Size), mode: mode}
 	for {
 		f, err := c.o.Store.Open(t.Object.ID)
 		if err == nil {
@@ -190,8 +190,8 @@ func (c *Cache) join(r *Reader) error {
 	}
 	id := r.target.Object.ID
 	t := c.transfers[id]
-	if t == nil || r.ask.reserve {
-		part, err := c.o.Store.Partial(r.target.Object, r.ask.reserve)
+	if t == nil || r.mode.reserve {
+		part, err := c.o.Store.Partial(r.target.Object, r.mode.reserve)
 		if err != nil {
 			return err
 		}
@@ -253,7 +253,7 @@ func (c *Cache) Sent(ctx context.Context, n int) error {
 // Chunk opens a chunk for a peer. A missing chunk is read from a peer that has the whole object,
 // otherwise from the origin. It returns ErrBusy if the chunk is already being fetched from another
 // peer, which could wait for this node.
-func (c *Cache) Chunk(ctx context.Context, q Question) (*Reader, error) {
+func (c *Cache) Chunk(ctx context.Context, q ChunkRequest) (*Reader, error) {
 	t, chunk, offset := q.Target, q.Chunk, q.Offset
 	if err := t.Object.Check(); err != nil {
 		return nil, err
@@ -274,5 +274,5 @@ func (c *Cache) Chunk(ctx context.Context, q Question) (*Reader, error) {
 	if running != nil && running.relays(chunk) {
 		return nil, ErrBusy
 	}
-	return c.open(ctx, t, start, start+length, ask{direct: true})
+	return c.open(ctx, t, start, start+length, readMode{direct: true})
 }

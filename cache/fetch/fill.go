@@ -40,12 +40,12 @@ var errCRC = errors.New("the bytes of a chunk do not match the peer's CRC")
 
 // fill fetches one chunk and returns the peer that sent it, "" for the origin. If a peer sent the
 // beginning and the origin the rest, it returns that peer, so that repair checks the chunk.
-func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, from string, err error) {
+func (t *transfer) fill(n int, f *flight, target Target, mode readMode) (crc uint32, from string, err error) {
 	if err := t.part.Room(n); err != nil {
 		return 0, "", err
 	}
-	q := Question{Target: target, Chunk: n}
-	if !how.direct {
+	q := ChunkRequest{Target: target, Chunk: n}
+	if !mode.direct {
 		for _, peer := range t.c.peers(target.Object.ID, n) {
 			if done, err := t.tryPeer(f, peer, q, &crc); done {
 				return crc, peer, err
@@ -67,11 +67,11 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 
 // tryPeer asks a peer for a chunk, and reports whether the flight ends with that: by success or a
 // final error. Otherwise the bytes that arrived are kept, and crc covers them.
-func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (done bool, err error) {
+func (t *transfer) tryPeer(f *flight, peer string, q ChunkRequest, crc *uint32) (done bool, err error) {
 	t.setPeer(f, peer, !q.Held)
 	sum, err := t.fromPeer(f, peer, q, *crc)
 	// The peer that this one waits for may have failed; then this one will soon ask the origin.
-	for again := 0; errors.Is(err, ErrBusy) && !q.Held && again < busyTries && t.rest(busyPause); again++ {
+	for again := 0; errors.Is(err, ErrBusy) && !q.Held && again < busyTries && t.sleep(busyPause); again++ {
 		sum, err = t.fromPeer(f, peer, q, *crc)
 	}
 	*crc = sum
@@ -89,8 +89,8 @@ func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (don
 	return false, nil
 }
 
-// rest waits, and reports whether the transfer is still running.
-func (t *transfer) rest(d time.Duration) bool {
+// sleep waits, and reports whether the transfer is still running.
+func (t *transfer) sleep(d time.Duration) bool {
 	select {
 	case <-time.After(d):
 		return true
@@ -124,7 +124,7 @@ func (c *Cache) fault(peer string, err error) {
 	c.markDown(peer, peerDownTime)
 }
 
-func (t *transfer) fromPeer(f *flight, peer string, q Question, crc uint32) (uint32, error) {
+func (t *transfer) fromPeer(f *flight, peer string, q ChunkRequest, crc uint32) (uint32, error) {
 	ctx, watch, end := stalls(t.ctx, t.c.o.PeerStall)
 	defer end()
 	q.Offset = f.written
@@ -168,7 +168,7 @@ func (t *transfer) fromOrigin(n int, f *flight, target Target, crc uint32) (uint
 		t.c.o.Metrics.retries.Inc()
 		t.c.o.Log.Info("the origin failed; trying again", "object", target.Object.ID, "chunk", n, "in", wait,
 			"error", err)
-		if !t.rest(wait) {
+		if !t.sleep(wait) {
 			return crc, t.ctx.Err()
 		}
 	}
@@ -196,27 +196,27 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 	_, length := t.part.Object.Span(n)
 	whole := pieces.Get().(*[piece]byte)
 	defer pieces.Put(whole)
-	buffer, held := whole[:], pendingWrite{}
+	buffer, pending := whole[:], pendingWrite{}
 	limit := t.stallLimit(source)
 	for f.written < length {
 		watch.Reset(limit)
-		read, err := body.Read(buffer[held.n:min(int64(len(buffer)), length-f.written)])
+		read, err := body.Read(buffer[pending.n:min(int64(len(buffer)), length-f.written)])
 		watch.Stop()
 		if read > 0 && throttle != nil {
 			if err := throttle(ctx, read); err != nil {
 				return crc, err
 			}
 		}
-		held.add(read)
+		pending.add(read)
 		// The first bytes of a chunk are written at once, because a reader may wait for them.
-		ends := f.written == 0 || f.written+int64(held.n) == length || read == 0 || err != nil
-		if held.n > 0 && (ends || held.due()) {
-			if err := t.put(n, f, buffer[:held.n], source); err != nil {
+		ends := f.written == 0 || f.written+int64(pending.n) == length || read == 0 || err != nil
+		if pending.n > 0 && (ends || pending.due()) {
+			if err := t.put(n, f, buffer[:pending.n], source); err != nil {
 				return crc, err
 			}
-			crc, held = CRC(crc, buffer[:held.n]), pendingWrite{}
+			crc, pending = CRC(crc, buffer[:pending.n]), pendingWrite{}
 		}
-		if err := cut(err, n, f.written, length); err != nil {
+		if err := readError(err, n, f.written, length); err != nil {
 			return crc, err
 		}
 	}
@@ -235,18 +235,18 @@ type pendingWrite struct {
 	since time.Time // when the first of them arrived
 }
 
-func (g *pendingWrite) add(n int) {
-	if g.n == 0 {
-		g.since = time.Now()
+func (w *pendingWrite) add(n int) {
+	if w.n == 0 {
+		w.since = time.Now()
 	}
-	g.n += n
+	w.n += n
 }
 
 // due reports whether enough bytes were gathered, or for long enough, to be written.
-func (g *pendingWrite) due() bool { return g.n >= minWrite || time.Since(g.since) >= maxWriteDelay }
+func (w *pendingWrite) due() bool { return w.n >= minWrite || time.Since(w.since) >= maxWriteDelay }
 
-// cut returns the error of a read that ended with err; an io.EOF at the end of the chunk is none.
-func cut(err error, n int, written, length int64) error {
+// readError returns the error of a read that ended with err; an io.EOF at the end of the chunk is none.
+func readError(err error, n int, written, length int64) error {
 	switch {
 	case err == io.EOF && written < length:
 		return fmt.Errorf("chunk %d ended after %d of %d bytes: %w", n, written, length, io.ErrUnexpectedEOF)
@@ -294,9 +294,9 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
-// Pass opens a part of an object at its origin, without the store. A read fails if the origin sends
+// OpenOrigin opens a part of an object at its origin, without the store. A read fails if the origin sends
 // nothing for too long.
-func (c *Cache) Pass(ctx context.Context, t Target, offset, end int64) (io.ReadCloser, error) {
+func (c *Cache) OpenOrigin(ctx context.Context, t Target, offset, end int64) (io.ReadCloser, error) {
 	ctx, watch, stop := stalls(ctx, c.o.OriginStall)
 	body, err := c.o.Origins.Open(ctx, t.Source, t.Token, t.Object, offset, end-offset)
 	if err != nil {

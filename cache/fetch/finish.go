@@ -15,7 +15,7 @@ import (
 func (t *transfer) finish() {
 	err := t.part.Finish()
 	if errors.Is(err, store.ErrDigest) {
-		t.c.o.Metrics.poisoned.Inc()
+		t.c.o.Metrics.digestErrors.Inc()
 		if err = t.repair(); err == nil {
 			t.part.Again()
 			err = t.part.Finish()
@@ -74,7 +74,7 @@ func (t *transfer) repair() error {
 		found = true
 		t.c.o.Log.Error("a peer sent wrong bytes; not using it for an hour", "peer", chunk.From,
 			"object", target.Object.ID, "chunk", n)
-		t.c.o.Metrics.liars.Inc()
+		t.c.o.Metrics.wrongChunks.Inc()
 		t.c.markDown(chunk.From, peerBanTime)
 		if _, err := t.part.WriteAt(buffer, start); err != nil {
 			return err

@@ -60,7 +60,7 @@ func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 		if time.Since(h.at) >= noHoldersTTL {
 			if h.asking == nil {
 				h.asking = make(chan struct{})
-				go c.ask(h)
+				go c.askPeers(h)
 			}
 			answered := h.asking
 			h.mu.Unlock()
@@ -94,8 +94,8 @@ func (h *holdings) peersWith(mark uint64, age time.Duration) (peers []string) {
 	return peers
 }
 
-// ask asks all peers for their whole objects. A peer that does not answer counts as having none.
-func (c *Cache) ask(h *holdings) {
+// askPeers asks all peers for their whole objects. A peer that does not answer counts as having none.
+func (c *Cache) askPeers(h *holdings) {
 	self, peers := c.o.Network.Peers()
 	by, silent := map[string][]uint64{}, []string{}
 	var mu sync.Mutex

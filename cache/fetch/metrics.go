@@ -6,10 +6,10 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	bytes, snapshots                       *prometheus.CounterVec
-	sent, faults, retries, poisoned, liars prometheus.Counter
-	evicted, evictedBytes                  prometheus.Counter
-	objects, partials, stored, free, alive prometheus.Gauge
+	bytes, snapshots                                 *prometheus.CounterVec
+	sent, faults, retries, digestErrors, wrongChunks prometheus.Counter
+	evicted, evictedBytes                            prometheus.Counter
+	objects, partials, stored, free, alive           prometheus.Gauge
 }
 
 // NewMetrics returns metrics in a new registry.
@@ -34,8 +34,8 @@ func NewMetrics() *Metrics {
 		sent:         counter("sent_bytes_total", "Bytes sent to peers."),
 		faults:       counter("peer_faults_total", "Failures of peers."),
 		retries:      counter("origin_retries_total", "Repeated requests to origins."),
-		poisoned:     counter("digest_errors_total", "Objects whose bytes did not match their digest."),
-		liars:        counter("wrong_chunks_total", "Chunks from peers that differed from the origin's."),
+		digestErrors: counter("digest_errors_total", "Objects whose bytes did not match their digest."),
+		wrongChunks:  counter("wrong_chunks_total", "Chunks from peers that differed from the origin's."),
 		evicted:      counter("evictions_total", "Objects evicted to make room."),
 		evictedBytes: counter("evicted_bytes_total", "Bytes evicted to make room."),
 		objects:      gauge("objects", "Complete objects on the disk."),
@@ -50,12 +50,12 @@ func NewMetrics() *Metrics {
 	for _, result := range []string{"here", "peer", "none", "published"} {
 		m.snapshots.WithLabelValues(result)
 	}
-	m.Registry.MustRegister(m.bytes, m.snapshots, m.sent, m.faults, m.retries, m.poisoned, m.liars, m.evicted,
+	m.Registry.MustRegister(m.bytes, m.snapshots, m.sent, m.faults, m.retries, m.digestErrors, m.wrongChunks, m.evicted,
 		m.evictedBytes, m.objects, m.partials, m.stored, m.free, m.alive)
 	return m
 }
 
-// Snapshot counts a request for a compiled cache by its result.
+// Snapshot counts a request for a compile cache by its result.
 func (m *Metrics) Snapshot(result string) { m.snapshots.WithLabelValues(result).Inc() }
 
 // Evicted counts an evicted object.

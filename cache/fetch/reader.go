@@ -14,7 +14,7 @@ import (
 type Reader struct {
 	ctx    context.Context
 	target Target
-	ask    ask
+	mode   readMode
 	file   *store.File // set for a whole object
 	t      *transfer   // set otherwise
 

@@ -150,7 +150,7 @@ func (t *transfer) schedule() {
 	}
 	taken := func(n int) bool { return t.have[n] || t.flights[n] != nil }
 	for i, w := range wants {
-		for n := w.Next; t.readers[i].ask.direct && n < w.End; n++ {
+		for n := w.Next; t.readers[i].mode.direct && n < w.End; n++ {
 			if !taken(n) {
 				t.begin(n, t.readers[i])
 			}
@@ -167,14 +167,14 @@ func (t *transfer) schedule() {
 
 // begin starts a flight for a reader. The caller holds the lock.
 func (t *transfer) begin(n int, r *Reader) {
-	f := &flight{direct: r.ask.direct}
+	f := &flight{direct: r.mode.direct}
 	t.flights[n] = f
 	t.users++
 	if !f.direct {
 		t.own++
 	}
-	target, how := r.target, r.ask
-	t.c.work.Go(func() { t.fly(n, f, target, how) })
+	target, mode := r.target, r.mode
+	t.c.work.Go(func() { t.fly(n, f, target, mode) })
 }
 
 // relays reports whether a chunk is being fetched from a peer that may wait for another one.
@@ -186,8 +186,8 @@ func (t *transfer) relays(n int) bool {
 }
 
 // fly fetches a chunk and then schedules the next.
-func (t *transfer) fly(n int, f *flight, target Target, how ask) {
-	crc, from, err := t.fill(n, f, target, how)
+func (t *transfer) fly(n int, f *flight, target Target, mode readMode) {
+	crc, from, err := t.fill(n, f, target, mode)
 	if err == nil {
 		t.part.Done(n, crc, from)
 	}

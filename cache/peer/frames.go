@@ -22,8 +22,8 @@ const (
 	frameFail = 0xfffffffe
 	// maxFrame is the longest frame that a receiver accepts, in bytes.
 	maxFrame = 1 << 20
-	// alive is the interval at which a waiting sender sends length 0.
-	alive = 300 * time.Millisecond
+	// aliveInterval is the interval at which a waiting sender sends length 0.
+	aliveInterval = 300 * time.Millisecond
 )
 
 // frames reads the bytes of a chunk. Read returns 0 bytes without an error when the
@@ -89,7 +89,7 @@ const flushFrom = 16 << 10
 
 // send writes a chunk from an offset within it. If the CRC of the whole chunk is not known, send
 // reads the bytes before the offset too.
-func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fetch.Question,
+func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fetch.ChunkRequest,
 	account func(context.Context, int) error) error {
 	frame := buffers.Get().(*buffer)
 	defer buffers.Put(frame)
@@ -99,7 +99,7 @@ func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fet
 		_, err := w.Write(b[:])
 		return err
 	}
-	tick := time.NewTicker(alive)
+	tick := time.NewTicker(aliveInterval)
 	defer tick.Stop()
 	sum, offset := uint32(0), q.Offset
 	for {

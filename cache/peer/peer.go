@@ -35,7 +35,7 @@ type Network struct {
 }
 
 // Chunk requests a chunk from a peer. It sends the client's token only over TLS.
-func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.ReadCloser, func() uint32, error) {
+func (n *Network) Chunk(ctx context.Context, peer string, q fetch.ChunkRequest) (io.ReadCloser, func() uint32, error) {
 	if n.Scheme != "https" {
 		q.Token = ""
 	}
@@ -64,7 +64,7 @@ func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.
 	return f, func() uint32 { return f.sum }, nil
 }
 
-// maxMarks bounds what is read of an answer.
+// maxMarks bounds the number of marks that are read of an answer.
 const maxMarks = 4 << 20
 
 // Marks requests the marks of a peer's whole objects. Each has 8 bytes.
@@ -99,7 +99,7 @@ func held(w http.ResponseWriter, c *fetch.Cache) {
 	_, _ = w.Write(raw)
 }
 
-// maxRequest is in bytes.
+// maxRequest bounds the body of a request, in bytes.
 const maxRequest = 64 << 10
 
 // Handler serves peers. With insecure, anyone can be a peer, so it does not use the node's own
@@ -111,7 +111,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	})
 	mux.HandleFunc("GET "+heldPath, func(w http.ResponseWriter, _ *http.Request) { held(w, c) })
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-		var q fetch.Question
+		var q fetch.ChunkRequest
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxRequest)).Decode(&q); err != nil {
 			http.Error(w, "cannot read the request", http.StatusBadRequest)
 			return

@@ -15,9 +15,9 @@ import (
 const (
 	// alivePath answers 204.
 	alivePath = "/v1/alive"
-	// warmEvery is the longest idle time of a connection to a peer. It is below the idle timeouts
+	// warmInterval is the longest idle time of a connection to a peer. It is below the idle timeouts
 	// of both sides.
-	warmEvery = 30 * time.Second
+	warmInterval = 30 * time.Second
 	// warmTimeout bounds one request.
 	warmTimeout = 5 * time.Second
 	// warmSpread is the time over which a node connects to peers that it has just learned of,
@@ -88,10 +88,10 @@ func (n *Network) keepOne(ctx context.Context, peer string, turns chan struct{})
 			return
 		}
 		if err := ask(ctx, peer, turns); err == nil {
-			wait, pause, ask = warmEvery/2+rand.N(warmEvery/2), warmSpread, n.repeat
+			wait, pause, ask = warmInterval/2+rand.N(warmInterval/2), warmSpread, n.repeat
 			continue
 		}
-		wait, pause, ask = pause/2+rand.N(pause/2), min(2*pause, warmEvery), n.connect
+		wait, pause, ask = pause/2+rand.N(pause/2), min(2*pause, warmInterval), n.connect
 	}
 }
 

@@ -127,14 +127,14 @@ func TestConnectionsAreKept(t *testing.T) {
 			t.Errorf("%d requests in the first second", sent)
 		}
 		for range 20 {
-			time.Sleep(warmEvery)
+			time.Sleep(warmInterval)
 			synctest.Wait()
 			if sent := s.take("up:1"); sent < 1 || sent > 2 {
-				t.Errorf("%d requests in %s", sent, warmEvery)
+				t.Errorf("%d requests in %s", sent, warmInterval)
 			}
 		}
 		s.take("down:1")
-		time.Sleep(10 * warmEvery)
+		time.Sleep(10 * warmInterval)
 		synctest.Wait()
 		if sent := s.take("down:1"); sent < 10 || sent > 20 {
 			t.Errorf("%d requests to a peer that is away", sent)
@@ -142,7 +142,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		n.set([]string{"down:1"})
 		synctest.Wait()
 		s.take("up:1")
-		time.Sleep(10 * warmEvery)
+		time.Sleep(10 * warmInterval)
 		synctest.Wait()
 		if sent := s.take("up:1") + s.take("self:1"); sent != 0 {
 			t.Errorf("%d requests to a peer that has left, or to itself", sent)
@@ -164,11 +164,11 @@ func TestPeersThatHangAreOnTheirOwn(t *testing.T) {
 		go n.KeepWarm(t.Context())
 		time.Sleep(warmSpread)
 		n.set(append(peers, "up:1"))
-		time.Sleep(20 * warmEvery)
+		time.Sleep(20 * warmInterval)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.longest == 0 || s.longest > warmEvery {
-			t.Errorf("a connection was idle for %s, want at most %s", s.longest, warmEvery)
+		if s.longest == 0 || s.longest > warmInterval {
+			t.Errorf("a connection was idle for %s, want at most %s", s.longest, warmInterval)
 		}
 	})
 }

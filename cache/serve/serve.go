@@ -84,7 +84,7 @@ func head(w http.ResponseWriter, from, to, size int64, partial bool) {
 
 // pass forwards from the origin what the store has no room for.
 func (s Sender) pass(w http.ResponseWriter, r *http.Request, t fetch.Target, from, to int64, partial bool) error {
-	body, err := s.Cache.Pass(r.Context(), t, from, to)
+	body, err := s.Cache.OpenOrigin(r.Context(), t, from, to)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ type Cache struct {
 	Stall time.Duration
 }
 
-// The errors of a Shelf.
+// The errors of a Cache.
 var (
 	errNone   = errors.New("no cache has this snapshot")
 	errExists = errors.New("the snapshot already exists and is kept")
@@ -96,7 +96,7 @@ func (s *Cache) open(ctx context.Context, key string) (*store.File, error) {
 	return nil, store.ErrAbsent
 }
 
-// which ask all peers at once which of them have a snapshot.
+// peersWith asks all peers at once which of them have a snapshot.
 func (s *Cache) peersWith(ctx context.Context, key string) (have []string) {
 	var mu sync.Mutex
 	s.each(func(peer string) {

@@ -128,7 +128,7 @@ func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 
 // wait adds a request that begins to wait to the series.
 func (l *Line) wait(p *Pass, r *dispatch.Request, now time.Time) {
-	p.tokens = expected(r)
+	p.tokens = expectedTokens(r)
 	l.series.queued(now, p.counted())
 }
 
@@ -153,37 +153,37 @@ func (l *Line) evict(now time.Time) {
 			other.holder.decided(other, now)
 			continue
 		}
-		l.series.queued(now, other.counted().less())
+		l.series.queued(now, other.counted().negated())
 		close(other.ready)
 		other.ready = nil
 	}
 }
 
 // Again gives the slot back and waits for another one, at the request's old place.
-func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
+func (l *Line) Again(ctx context.Context, p *Pass, verdict dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	l.mu.Lock()
 	if p.Endpoint == nil {
 		l.mu.Unlock()
 		return errors.New("line: Again without a slot")
 	}
-	l.series.active(now, p.Endpoint.Class, p.counted().less())
+	l.series.active(now, p.Endpoint.Class, p.counted().negated())
 	p.Endpoint, p.ready = nil, nil
-	l.queue.Retry(&p.ticket, o, pause, now)
+	l.queue.Retry(&p.ticket, verdict, pause, now)
 	l.wait(p, &p.ticket.Request, now)
 	return l.await(ctx, p, now)
 }
 
 // Leave gives the slot back, and returns how long the request held it. It does nothing for a request
 // without a slot.
-func (l *Line) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
+func (l *Line) Leave(p *Pass, verdict dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	l.mu.Lock()
 	if p.Endpoint == nil {
 		l.mu.Unlock()
 		return 0
 	}
-	woken := l.release(p, o, pause, now)
+	woken := l.release(p, verdict, pause, now)
 	held := p.ticket.Held(now)
 	l.mu.Unlock()
 	if woken {
@@ -227,10 +227,10 @@ func (l *Line) Settle(p *Pass, prompt, cached, output int) {
 }
 
 // release gives the slot back, and reports whether a waiting goroutine was woken.
-func (l *Line) release(p *Pass, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
-	l.series.active(now, p.Endpoint.Class, p.counted().less())
+func (l *Line) release(p *Pass, verdict dispatch.Verdict, pause time.Duration, now time.Time) bool {
+	l.series.active(now, p.Endpoint.Class, p.counted().negated())
 	p.Endpoint = nil
-	l.queue.Finish(&p.ticket, o, pause, now)
+	l.queue.Finish(&p.ticket, verdict, pause, now)
 	return l.pump(now)
 }
 
@@ -282,7 +282,7 @@ func (l *Line) giveUp(p *Pass, err error) error {
 		return &Refused{dispatch.QueueFull, time.Second}
 	}
 	if l.queue.Withdraw(&p.ticket) {
-		l.series.queued(now, p.counted().less())
+		l.series.queued(now, p.counted().negated())
 		// A slow slot may have been kept free because of this request.
 		l.pump(now)
 		return err
@@ -311,8 +311,8 @@ func (l *Line) pump(now time.Time) (woken bool) {
 			p.holder.decided(p, now)
 			continue
 		}
-		l.series.queued(now, p.counted().less())
-		p.tokens = l.starting(&t.Request)
+		l.series.queued(now, p.counted().negated())
+		p.tokens = l.startTokens(&t.Request)
 		l.series.active(now, r.Class, p.counted())
 		if p.ready != nil {
 			close(p.ready)

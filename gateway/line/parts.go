@@ -45,11 +45,12 @@ func phaseAt(since time.Duration) phase {
 
 // applied is the input from which the queue's replicas were computed.
 type applied struct {
-	done, split bool
-	phase       phase
-	epoch       uint64
-	role        ownership.Role
-	gateways    string
+	done     bool // set in every result; the zero value stands for none
+	unheard  bool // Shared.unheardGateway, without an owner
+	phase    phase
+	epoch    uint64
+	role     ownership.Role
+	gateways string
 }
 
 // apply puts the replicas into the queue, without the slots that this gateway may not give.
@@ -64,7 +65,7 @@ func (s *Shared) apply(now time.Time) {
 	s.applied = from
 	taken := map[ownership.ID]map[string]int{}
 	for _, p := range ownerless {
-		taken[p] = s.taken(p)
+		taken[p] = s.heldBy(p)
 	}
 	out := make([]Replica, len(s.all))
 	for i, r := range s.all {
@@ -85,14 +86,14 @@ func (s *Shared) apply(now time.Time) {
 				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.peerState(p).knownGateways)-taken[p][r.ID])
 			}
 		}
-		out[i] = s.within(r, len(gateways), role)
+		out[i] = s.divideCache(r, len(gateways), role)
 	}
 	s.put(out, now)
 }
 
-// within adjusts a replica whose engine batches. If slots do not limit it, its cache is divided
+// divideCache adjusts a replica whose engine batches. If slots do not limit it, its cache is divided
 // instead.
-func (s *Shared) within(r Replica, n int, role ownership.Role) Replica {
+func (s *Shared) divideCache(r Replica, n int, role ownership.Role) Replica {
 	if s.options.Policy.Mode == 0 || r.Slots > 1 {
 		return r
 	}
@@ -125,7 +126,7 @@ func (s *Shared) gateways(now time.Time) (all, ownerless []ownership.ID) {
 			continue
 		}
 		all = append(all, p.ID)
-		if b := s.peerStates[p.ID]; b == nil || !b.reported {
+		if st := s.peerStates[p.ID]; st == nil || !st.reported {
 			ownerless = append(ownerless, p.ID)
 		}
 	}
@@ -150,20 +151,20 @@ func (s *Shared) gateways(now time.Time) (all, ownerless []ownership.ID) {
 // slots: its part is larger with fewer gateways. It may not know the gateways that have joined
 // since it was heard, including one that has returned. It may also know that others have gone.
 func (s *Shared) recordDivision(by ownership.ID, now []ownership.ID) {
-	b := s.peerState(by)
-	if b.knownGateways == nil {
-		b.knownGateways = now
+	st := s.peerState(by)
+	if st.knownGateways == nil {
+		st.knownGateways = now
 	}
-	b.knownGateways = slices.DeleteFunc(slices.Clone(b.knownGateways), func(id ownership.ID) bool {
+	st.knownGateways = slices.DeleteFunc(slices.Clone(st.knownGateways), func(id ownership.ID) bool {
 		return id != by && !slices.Contains(now, id)
 	})
 }
 
-// taken returns the number of slots that a gateway holds, by replica.
-func (s *Shared) taken(by ownership.ID) map[string]int {
+// heldBy returns the number of slots that a gateway holds, by replica.
+func (s *Shared) heldBy(by ownership.ID) map[string]int {
 	out := map[string]int{}
-	if b := s.peerStates[by]; b != nil {
-		for _, g := range b.remotes {
+	if st := s.peerStates[by]; st != nil {
+		for _, g := range st.remotes {
 			if g.present && g.Endpoint != nil {
 				out[g.Endpoint.ID]++
 			}

@@ -50,12 +50,12 @@ type remote struct {
 }
 
 func (s *Shared) peerState(of ownership.ID) *peerState {
-	b := s.peerStates[of]
-	if b == nil {
-		b = &peerState{remotes: map[uint64]*remote{}, counted: map[string]amount{}}
-		s.peerStates[of] = b
+	st := s.peerStates[of]
+	if st == nil {
+		st = &peerState{remotes: map[uint64]*remote{}, counted: map[string]amount{}}
+		s.peerStates[of] = st
 	}
-	return b
+	return st
 }
 
 // decided handles the queue's decision about a remote request. The caller holds the lock.
@@ -111,14 +111,14 @@ func (s *Shared) answer(to ownership.ID, kind talk.Kind, id uint64) talk.Record 
 }
 
 func (s *Shared) newRemote(from ownership.ID, r *talk.Record) *remote {
-	b := s.peerState(from)
-	if old := b.remotes[r.ID]; old != nil {
+	st := s.peerState(from)
+	if old := st.remotes[r.ID]; old != nil {
 		s.dropRemote(old, time.Now())
 	}
 	g := &remote{of: s, from: from, id: r.ID}
 	g.holder = g
 	g.ticket = dispatch.Ticket{Request: *r.Request, Value: &g.Pass}
-	b.remotes[r.ID] = g
+	st.remotes[r.ID] = g
 	return g
 }
 
@@ -165,8 +165,8 @@ func (s *Shared) endpoint(r *talk.Record) *Endpoint {
 
 // dropRemote removes a request of another gateway, whatever it holds.
 func (s *Shared) dropRemote(g *remote, now time.Time) {
-	if b := s.peerState(g.from); b.remotes[g.id] == g {
-		delete(b.remotes, g.id)
+	if st := s.peerState(g.from); st.remotes[g.id] == g {
+		delete(st.remotes, g.id)
 	}
 	if !g.present {
 		return
@@ -178,8 +178,8 @@ func (s *Shared) dropRemote(g *remote, now time.Time) {
 }
 
 // dropWaiting removes waiting remote requests, because a grant may not reach their gateway.
-func (s *Shared) dropWaiting(b *peerState, now time.Time) {
-	for _, g := range b.remotes {
+func (s *Shared) dropWaiting(st *peerState, now time.Time) {
+	for _, g := range st.remotes {
 		if g.Endpoint == nil {
 			s.dropRemote(g, now)
 		}
@@ -194,16 +194,16 @@ const revokeAfter = ownership.PeerTimeout + 2*ownership.HeartbeatInterval
 // long that it discards them when it continues. A gateway that was heard may not have received
 // anything itself: a grant has certainly arrived if the gateway confirmed a later heartbeat, or
 // reported that it carries the request.
-func (s *Shared) revokeGrants(b *peerState, now time.Time) {
+func (s *Shared) revokeGrants(st *peerState, now time.Time) {
 	var unknown []*remote
 	reported := map[string]int{}
-	for _, h := range b.load.Replicas {
+	for _, h := range st.load.Replicas {
 		reported[h.Replica] = h.Count
 	}
-	for _, g := range b.remotes {
+	for _, g := range st.remotes {
 		switch {
 		case g.Endpoint == nil:
-		case g.granted.After(b.acked):
+		case g.granted.After(st.acked):
 			unknown = append(unknown, g)
 		default:
 			reported[g.Endpoint.ID]--
@@ -211,44 +211,44 @@ func (s *Shared) revokeGrants(b *peerState, now time.Time) {
 	}
 	slices.SortFunc(unknown, func(a, b *remote) int { return a.granted.Compare(b.granted) })
 	for _, g := range unknown {
-		if reported[g.Endpoint.ID]--; reported[g.Endpoint.ID] < 0 || g.granted.After(b.lastRecord) {
+		if reported[g.Endpoint.ID]--; reported[g.Endpoint.ID] < 0 || g.granted.After(st.lastRecord) {
 			s.dropRemote(g, now)
 		}
 	}
 }
 
-// begin handles the start of a gateway's report.
-func (s *Shared) begin(b *peerState, report uint64, now time.Time) {
-	s.dropWaiting(b, now)
-	for id, g := range b.remotes {
-		b.unconfirmed = append(b.unconfirmed, g)
-		delete(b.remotes, id)
+// beginReport handles the start of a gateway's report.
+func (s *Shared) beginReport(st *peerState, report uint64, now time.Time) {
+	s.dropWaiting(st, now)
+	for id, g := range st.remotes {
+		st.unconfirmed = append(st.unconfirmed, g)
+		delete(st.remotes, id)
 	}
-	b.report = report
+	st.report = report
 }
 
-// end handles the end of a gateway's report.
-func (s *Shared) end(b *peerState, now time.Time) {
-	for _, g := range b.unconfirmed {
+// endReport handles the end of a gateway's report.
+func (s *Shared) endReport(st *peerState, now time.Time) {
+	for _, g := range st.unconfirmed {
 		s.dropRemote(g, now)
 	}
-	b.unconfirmed, b.reported, b.knownGateways = nil, true, nil
+	st.unconfirmed, st.reported, st.knownGateways = nil, true, nil
 }
 
-// empty removes all requests of a gateway.
-func (s *Shared) empty(b *peerState, now time.Time) {
-	for _, g := range b.unconfirmed {
+// dropAll removes all requests of a gateway.
+func (s *Shared) dropAll(st *peerState, now time.Time) {
+	for _, g := range st.unconfirmed {
 		s.dropRemote(g, now)
 	}
-	b.unconfirmed = nil
-	for _, g := range b.remotes {
+	st.unconfirmed = nil
+	for _, g := range st.remotes {
 		s.dropRemote(g, now)
 	}
 }
 
-// ended handles the other records about a remote request: it frees the slot, queues the request for another
-// one, or records progress.
-func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
+// handleRemote handles the other records about a remote request: it frees the slot, queues the request
+// for another one, or records progress.
+func (s *Shared) handleRemote(from ownership.ID, r *talk.Record, now time.Time) {
 	g := s.peerState(from).remotes[r.ID]
 	if g == nil {
 		return
@@ -300,49 +300,49 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.peerState(from)
-	b.lastRecord = now
-	s.show(b, load, now)
+	st := s.peerState(from)
+	st.lastRecord = now
+	s.addToSeries(st, load, now)
 	if load.AllCharges {
 		s.charged(from, load.Charges)
 	}
 }
 
-// show adds the requests of another gateway to the series.
-func (s *Shared) show(b *peerState, load talk.Load, now time.Time) {
+// addToSeries adds the requests of another gateway to the series.
+func (s *Shared) addToSeries(st *peerState, load talk.Load, now time.Time) {
 	classes := map[string]amount{}
-	for class := range b.counted {
+	for class := range st.counted {
 		classes[class] = amount{}
 	}
 	for _, h := range load.Replicas {
 		classes[h.Class] = classes[h.Class].plus(amount{h.Count, h.Tokens})
 	}
 	queued := amount{load.Queued, load.Tokens}
-	s.series.queued(now, queued.plus(b.queued.less()))
+	s.series.queued(now, queued.plus(st.queued.negated()))
 	for class, carried := range classes {
-		if d := carried.plus(b.counted[class].less()); d != (amount{}) {
+		if d := carried.plus(st.counted[class].negated()); d != (amount{}) {
 			s.series.active(now, class, d)
 		}
-		if b.counted[class] = carried; carried == (amount{}) {
-			delete(b.counted, class)
+		if st.counted[class] = carried; carried == (amount{}) {
+			delete(st.counted, class)
 		}
 	}
-	b.load, b.queued = load, queued
+	st.load, st.queued = load, queued
 }
 
 // maxAssumed limits the assumed requests of another gateway on one replica.
 const maxAssumed = 1 << 14
 
 // assumeHeld adds remotes for the requests that a silent gateway last reported, or last held.
-func (s *Shared) assumeHeld(of ownership.ID, b *peerState, now time.Time) {
-	if len(b.remotes) > 0 {
+func (s *Shared) assumeHeld(of ownership.ID, st *peerState, now time.Time) {
+	if len(st.remotes) > 0 {
 		return
 	}
 	carries := map[string]int{}
-	if now.Sub(b.lastHeldAt) < ownership.SlotHold {
-		maps.Copy(carries, b.lastHeld)
+	if now.Sub(st.lastHeldAt) < ownership.SlotHold {
+		maps.Copy(carries, st.lastHeld)
 	}
-	for _, h := range b.load.Replicas {
+	for _, h := range st.load.Replicas {
 		carries[h.Replica] = max(carries[h.Replica], h.Count)
 	}
 	id := uint64(1) << 63

@@ -26,9 +26,9 @@ func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 			}
 			s.step(now)
 		case talk.Grant, talk.Refused:
-			s.answered(from, r, now)
+			s.handleAnswer(from, r, now)
 		default:
-			s.asked(from, r, now)
+			s.handleRequest(from, r, now)
 		}
 	}
 	s.pump(now)
@@ -87,9 +87,9 @@ func (s *Shared) wakeUp(now time.Time) {
 
 // follow makes this gateway a member: it stops deciding, and reports its requests to the owner.
 func (s *Shared) follow(owner ownership.ID, now time.Time) {
-	for _, b := range s.peerStates {
-		s.empty(b, now)
-		b.reported = false
+	for _, st := range s.peerStates {
+		s.dropAll(st, now)
+		st.reported = false
 	}
 	for _, t := range s.carried {
 		if t.queued && !s.queue.Withdraw(&t.local.ticket) {
@@ -125,12 +125,12 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	case ownership.Gathering, ownership.Owner:
 		s.lastOwner = ""
 	case ownership.Apart:
-		for id, b := range s.peerStates {
-			if had := s.taken(id); len(had) > 0 {
-				b.lastHeld, b.lastHeldAt = had, now
+		for id, st := range s.peerStates {
+			if had := s.heldBy(id); len(had) > 0 {
+				st.lastHeld, st.lastHeldAt = had, now
 			}
-			s.empty(b, now)
-			b.reported = false
+			s.dropAll(st, now)
+			st.reported = false
 		}
 		s.recordHeld(before)
 		s.phase, s.knownGateways, s.unheardGateway = reusing, nil, !s.allReachable()
@@ -183,8 +183,8 @@ func (s *Shared) restore(t *carried) {
 	t.queued = true
 }
 
-// answered applies the owner's decision about a request of this gateway.
-func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
+// handleAnswer applies the owner's decision about a request of this gateway.
+func (s *Shared) handleAnswer(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	owner, _ := s.owned.Owner()
 	t := s.carried[r.ID]
@@ -200,26 +200,26 @@ func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 	s.queue.Sent(r.Replica, t.request.Blocks)
 }
 
-// asked handles a member's record to the owner.
-func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
+// handleRequest handles a member's record to the owner.
+func (s *Shared) handleRequest(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	if role != ownership.Owner && role != ownership.Gathering || epoch != r.Epoch && r.Kind != talk.Lost {
 		return
 	}
-	b := s.peerState(from)
-	b.lastRecord = now
+	st := s.peerState(from)
+	st.lastRecord = now
 	if r.Kind == talk.Begin {
-		b.answered = r.ID == b.claim
+		st.answered = r.ID == st.claim
 	}
-	if !b.answered && r.Kind != talk.Lost {
+	if !st.answered && r.Kind != talk.Lost {
 		return
 	}
 	switch r.Kind {
 	case talk.Begin:
-		s.begin(b, r.Report, now)
+		s.beginReport(st, r.Report, now)
 	case talk.End:
 		if s.owned.Reported(from, epoch, now) {
-			s.end(b, now)
+			s.endReport(st, now)
 			s.apply(now)
 		}
 		s.step(now)
@@ -228,7 +228,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	case talk.Lost:
 		s.claimTo(from)
 	default:
-		s.ended(from, r, now)
+		s.handleRemote(from, r, now)
 	}
 }
 
@@ -241,9 +241,9 @@ func (s *Shared) Greet(to ownership.ID) {
 
 func (s *Shared) claimTo(to ownership.ID) {
 	if role, epoch, _ := s.owned.Role(); role == ownership.Owner || role == ownership.Gathering {
-		b := s.peerState(to)
-		s.dropWaiting(b, time.Now()) // the gateway will report them
-		b.reported = false
+		st := s.peerState(to)
+		s.dropWaiting(st, time.Now()) // the gateway will report them
+		st.reported = false
 		s.apply(time.Now())
 		s.sendClaim(to, epoch)
 	}
@@ -252,9 +252,9 @@ func (s *Shared) claimTo(to ownership.ID) {
 // sendClaim asks a gateway to follow this owner and to send a report.
 func (s *Shared) sendClaim(to ownership.ID, epoch uint64) {
 	s.claims++
-	b := s.peerState(to)
-	b.claim, b.answered = s.claims, false
-	s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, ID: b.claim, Salt: s.salt})
+	st := s.peerState(to)
+	st.claim, st.answered = s.claims, false
+	s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, ID: st.claim, Salt: s.salt})
 }
 
 // Saw handles the record of the service in Consul.
@@ -326,8 +326,8 @@ func (s *Shared) UpdatePeers(v ownership.View) (claim bool) {
 	s.wakeUp(now)
 	s.lastUpdate = now
 	for i := range v.Peers {
-		if b := s.peerStates[v.Peers[i].ID]; b != nil {
-			v.Peers[i].Follows = b.load.Follows
+		if st := s.peerStates[v.Peers[i].ID]; st != nil {
+			v.Peers[i].Follows = st.load.Follows
 		}
 	}
 	s.view = v
@@ -394,25 +394,25 @@ func (s *Shared) sweep(now time.Time) {
 	for _, p := range s.view.Peers {
 		known[p.ID] = p
 	}
-	for id, b := range s.peerStates {
+	for id, st := range s.peerStates {
 		p, there := known[id]
-		if p.Acked.After(b.acked) {
-			b.acked = p.Acked
+		if p.Acked.After(st.acked) {
+			st.acked = p.Acked
 		}
 		if p.Link == ownership.Up {
-			b.knownGateways = nil // see gateways
+			st.knownGateways = nil // see gateways
 		} else {
-			s.dropWaiting(b, now)
-			b.reported = false
+			s.dropWaiting(st, now)
+			st.reported = false
 		}
-		if p.Link == ownership.Silent && now.Sub(p.Heard) >= revokeAfter && now.Sub(b.lastRecord) >= revokeAfter {
-			s.revokeGrants(b, now)
+		if p.Link == ownership.Silent && now.Sub(p.Heard) >= revokeAfter && now.Sub(st.lastRecord) >= revokeAfter {
+			s.revokeGrants(st, now)
 		}
 		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(p.Heard) < ownership.SlotHold) {
 			continue
 		}
-		s.empty(b, now)
-		s.show(b, talk.Load{}, now)
+		s.dropAll(st, now)
+		s.addToSeries(st, talk.Load{}, now)
 		if !there {
 			delete(s.peerStates, id)
 		}
@@ -440,10 +440,10 @@ func (s *Shared) Gone(id ownership.ID) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b := s.peerStates[id]; b != nil {
-		s.empty(b, now)
-		s.show(b, talk.Load{}, now)
-		b.reported = false
+	if st := s.peerStates[id]; st != nil {
+		s.dropAll(st, now)
+		s.addToSeries(st, talk.Load{}, now)
+		st.reported = false
 		s.apply(now) // its next process may use its part
 		s.pump(now)
 	}

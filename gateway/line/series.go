@@ -38,17 +38,17 @@ type amount struct{ requests, tokens int }
 
 func (a amount) plus(b amount) amount { return amount{a.requests + b.requests, a.tokens + b.tokens} }
 
-func (a amount) less() amount { return amount{-a.requests, -a.tokens} }
+func (a amount) negated() amount { return amount{-a.requests, -a.tokens} }
 
-// expected returns the tokens of a waiting request: the mean number that it will have while it is
+// expectedTokens returns the tokens of a waiting request: the mean number that it will have while it is
 // served.
-func expected(r *dispatch.Request) int { return r.Prompt + r.Output/2 }
+func expectedTokens(r *dispatch.Request) int { return r.Prompt + r.Output/2 }
 
-// starting returns the tokens of a request when it starts: those of its prompt. Those of its answer
+// startTokens returns the tokens of a request when it starts: those of its prompt. Those of its answer
 // are added as they arrive. If the answer does not stream, half of it counts from the start.
-func (l *Line) starting(r *dispatch.Request) int {
+func (l *Line) startTokens(r *dispatch.Request) int {
 	if r.Whole || l.options.Policy.Mode != dispatch.Tokens {
-		return expected(r)
+		return expectedTokens(r)
 	}
 	return r.Prompt
 }

@@ -34,8 +34,8 @@ type Shared struct {
 	view       ownership.View
 	all        []Replica
 	heldSlots  map[string]int // slots in use when the owner was lost
-	// unheardGateway reports whether some gateway was not heard since the owner was lost. It may have become
-	// the owner without a report of kept.
+	// unheardGateway reports whether some gateway was not heard since the owner was lost. It may have
+	// become the owner without knowing of heldSlots.
 	unheardGateway bool
 	lastOwner      ownership.ID // the last owner that this gateway followed
 	lastUpdate     time.Time    // when UpdatePeers was last called
@@ -51,7 +51,7 @@ type Shared struct {
 	// of the claim that it follows.
 	claims, claim uint64
 	applied       applied
-	// charges are the last charges of the owner. tallied is when this gateway last sent its own.
+	// charges are the last charges of the owner. chargesSent is when this gateway last sent its own.
 	charges     []dispatch.Charge
 	chargesSent time.Time
 	config      uint64 // fingerprint of the policy in force
@@ -69,7 +69,7 @@ type carried struct {
 	id      uint64
 	pass    *Pass
 	local   Pass // its place in the queue, while this gateway decides
-	queued  bool // inner is in the queue or holds a slot
+	queued  bool // local is in the queue or holds a slot
 	request dispatch.Request
 	arrived time.Time
 	asked   time.Time // when it began to wait for its current slot
@@ -122,8 +122,8 @@ func (s *Shared) mayGrant(now time.Time) bool {
 	return true
 }
 
-// decides reports whether requests are in this gateway's own queue.
-func (s *Shared) decides() bool {
+// queuesLocally reports whether requests are in this gateway's own queue.
+func (s *Shared) queuesLocally() bool {
 	role, _, _ := s.owned.Role()
 	return role != ownership.Member
 }
@@ -143,7 +143,7 @@ func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	t.id = s.next
 	s.carried[t.id] = t
 	s.wait(t, now)
-	if !s.decides() {
+	if !s.queuesLocally() {
 		s.ask(t, talk.Enter)
 	}
 	s.evict(now)
@@ -152,7 +152,7 @@ func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 
 // place puts a new request into the queue, if this gateway decides.
 func (s *Shared) place(t *carried, now time.Time) error {
-	if !s.decides() {
+	if !s.queuesLocally() {
 		return nil
 	}
 	t.local = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.local}}
@@ -240,22 +240,22 @@ func (s *Shared) giveUpShared(t *carried, err error) error {
 // forget drops a waiting request.
 func (s *Shared) forget(t *carried, now time.Time) {
 	delete(s.carried, t.id)
-	s.waits(t.pass.counted().less(), now)
+	s.addQueued(t.pass.counted().negated(), now)
 }
 
 // wait counts a request that begins to wait.
 func (s *Shared) wait(t *carried, now time.Time) {
-	t.pass.tokens = expected(&t.request)
-	s.waits(t.pass.counted(), now)
+	t.pass.tokens = expectedTokens(&t.request)
+	s.addQueued(t.pass.counted(), now)
 }
 
-func (s *Shared) waits(d amount, now time.Time) {
+func (s *Shared) addQueued(d amount, now time.Time) {
 	s.queued = s.queued.plus(d)
 	s.series.queued(now, d)
 }
 
-// hold changes the number of this gateway's requests on a replica.
-func (s *Shared) hold(e *Endpoint, d amount, now time.Time) {
+// addActive changes the number of this gateway's requests on a replica.
+func (s *Shared) addActive(e *Endpoint, d amount, now time.Time) {
 	h := s.active[e.ID]
 	if h == nil {
 		h = &held{class: e.Class}
@@ -282,9 +282,9 @@ func (t *carried) granted(e *Endpoint, now time.Time) {
 	t.started = now
 	t.began, t.settled, t.tokens = false, false, 0
 	p.Endpoint, p.waited = e, now.Sub(t.asked)
-	s.waits(p.counted().less(), now)
-	p.tokens = s.starting(&t.request)
-	s.hold(e, p.counted(), now)
+	s.addQueued(p.counted().negated(), now)
+	p.tokens = s.startTokens(&t.request)
+	s.addActive(e, p.counted(), now)
 	t.wake()
 }
 
@@ -302,7 +302,7 @@ func (t *carried) wake() {
 }
 
 // Again is like Line.Again.
-func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
+func (s *Shared) Again(ctx context.Context, p *Pass, verdict dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	s.mu.Lock()
 	t := p.carried
@@ -310,19 +310,19 @@ func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause t
 		s.mu.Unlock()
 		return errors.New("line: Again without a slot")
 	}
-	s.hold(p.Endpoint, p.counted().less(), now)
+	s.addActive(p.Endpoint, p.counted().negated(), now)
 	p.Endpoint, p.ready = nil, nil
 	s.wait(t, now)
 	t.asked = now
 	switch {
 	case t.queued:
 		t.local.Endpoint = nil
-		s.queue.Retry(&t.local.ticket, o, pause, now)
-	case s.decides():
+		s.queue.Retry(&t.local.ticket, verdict, pause, now)
+	case s.queuesLocally():
 		s.restore(t)
 	default:
 		r := t.record(talk.Again)
-		r.Verdict, r.Pause = o, pause
+		r.Verdict, r.Pause = verdict, pause
 		s.toOwner(r)
 	}
 	return s.awaitSlot(ctx, t, now)
@@ -335,7 +335,7 @@ func (s *Shared) toOwner(r talk.Record) {
 }
 
 // Leave is like Line.Leave.
-func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
+func (s *Shared) Leave(p *Pass, verdict dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	s.mu.Lock()
 	if p.Endpoint == nil || p.carried == nil {
@@ -343,7 +343,7 @@ func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Du
 		return 0
 	}
 	took := now.Sub(p.carried.started)
-	woken := s.release(p.carried, o, pause, now)
+	woken := s.release(p.carried, verdict, pause, now)
 	s.mu.Unlock()
 	if woken {
 		runtime.Gosched()
@@ -352,17 +352,17 @@ func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Du
 }
 
 // release ends a request with a slot, and reports whether a waiting goroutine was woken.
-func (s *Shared) release(t *carried, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
+func (s *Shared) release(t *carried, verdict dispatch.Verdict, pause time.Duration, now time.Time) bool {
 	delete(s.carried, t.id)
-	s.hold(t.pass.Endpoint, t.pass.counted().less(), now)
+	s.addActive(t.pass.Endpoint, t.pass.counted().negated(), now)
 	t.pass.Endpoint = nil
 	if t.queued {
 		t.local.Endpoint = nil
-		s.queue.Finish(&t.local.ticket, o, pause, now)
+		s.queue.Finish(&t.local.ticket, verdict, pause, now)
 		return s.pump(now)
 	}
 	r := t.record(talk.Leave)
-	r.Verdict, r.Pause = o, pause
+	r.Verdict, r.Pause = verdict, pause
 	s.toOwner(r)
 	return false
 }
@@ -386,8 +386,8 @@ func (s *Shared) Began(p *Pass) {
 	s.ask(t, talk.Mark)
 }
 
-// markEvery is the shortest time between two reports of an answer's progress to the owner.
-const markEvery = 50 * time.Millisecond
+// markInterval is the shortest time between two reports of an answer's progress to the owner.
+const markInterval = 50 * time.Millisecond
 
 // Progress is like Line.Progress.
 func (s *Shared) Progress(p *Pass, tokens int) {
@@ -404,7 +404,7 @@ func (s *Shared) Progress(p *Pass, tokens int) {
 		s.queue.Progress(&t.local.ticket, tokens, now)
 		return
 	}
-	if now.Sub(t.marked) >= markEvery {
+	if now.Sub(t.marked) >= markInterval {
 		t.marked = now
 		s.ask(t, talk.Mark)
 	}

@@ -40,7 +40,7 @@ func (h *Hub) claim(name string, l *line.Shared) {
 		case ok:
 			h.options.Log.Info("this gateway owns a service", "service", name, "epoch", next.Epoch)
 			l.Taken(next.Epoch, sent)
-			h.look()
+			h.wake()
 		default:
 			h.reread(ctx)
 		}
@@ -58,13 +58,13 @@ func (h *Hub) reread(ctx context.Context) {
 	}
 }
 
-// confirmEvery is how often an owner asks Consul whether it is still the owner while some gateway
+// confirmInterval is the interval at which an owner asks Consul whether it is still the owner while some gateway
 // does not acknowledge its heartbeats.
-const confirmEvery = 200 * time.Millisecond
+const confirmInterval = 200 * time.Millisecond
 
 // confirm renews this gateway's leases through Consul while other gateways do not acknowledge.
 func (h *Hub) confirm(ctx context.Context) {
-	tick := time.NewTicker(confirmEvery)
+	tick := time.NewTicker(confirmInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -72,18 +72,18 @@ func (h *Hub) confirm(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !h.doubted() {
+		if !h.awaitsAck() {
 			continue
 		}
 		asked := time.Now()
-		within, cancel := context.WithTimeout(ctx, ownership.Lease)
-		records, err := h.options.Registry.Read(within)
+		short, cancel := context.WithTimeout(ctx, ownership.Lease)
+		records, err := h.options.Registry.Read(short)
 		cancel()
 		if err != nil {
 			continue
 		}
 		h.mu.Lock()
-		lines := h.all()
+		lines := h.copyLines()
 		h.consul = true
 		h.mu.Unlock()
 		for name, l := range lines {
@@ -92,9 +92,9 @@ func (h *Hub) confirm(ctx context.Context) {
 	}
 }
 
-// doubted reports whether a gateway that may still be alive has not acknowledged a recent
+// awaitsAck reports whether a gateway that may still be alive has not acknowledged a recent
 // heartbeat.
-func (h *Hub) doubted() bool {
+func (h *Hub) awaitsAck() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range h.peers {

@@ -87,7 +87,7 @@ func (h *Hub) lost(id ownership.ID, err error) {
 		}
 	}
 	h.mu.Unlock()
-	h.look()
+	h.wake()
 }
 
 // talk opens a stream to a gateway and reads it until it ends. It reports whether the gateway sent
@@ -131,7 +131,7 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	defer s.close()
 	err = s.read(func(records []talk.Record) {
 		open = true
-		h.handleRecords(id, s, records)
+		h.handleOut(id, s, records)
 	})
 	h.mu.Lock()
 	if p := h.peers[id]; p != nil && p.out == s {
@@ -141,8 +141,8 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	return open, err
 }
 
-// handleRecords processes records that another gateway sent on the stream that this gateway opened.
-func (h *Hub) handleRecords(id ownership.ID, s *stream, records []talk.Record) {
+// handleOut processes records that another gateway sent on the stream that this gateway opened.
+func (h *Hub) handleOut(id ownership.ID, s *stream, records []talk.Record) {
 	now := time.Now()
 	fresh, restarted := false, false
 	h.mu.Lock()
@@ -151,15 +151,15 @@ func (h *Hub) handleRecords(id ownership.ID, s *stream, records []talk.Record) {
 	for i := range records {
 		switch r := &records[i]; r.Kind {
 		case talk.Hello:
-			s.met(r)
+			s.negotiate(r)
 			p.out, fresh = s, true
-			restarted = p.incarnate(r.Process)
-			p.Link = ownership.Silent // lookAt sets it to Up and greets
+			restarted = p.setProcess(r.Process)
+			p.Link = ownership.Silent // updateLines sets it to Up and greets
 		case talk.Heartbeat:
-			p.number, p.Leaving, p.serves = r.Heartbeat, r.Leaving, servicesOf(r)
+			p.lastHeartbeat, p.Leaving, p.serves = r.Heartbeat, r.Leaving, servicesOf(r)
 		}
 	}
-	lines := h.all()
+	lines := h.copyLines()
 	h.mu.Unlock()
 	if fresh {
 		for _, l := range lines {
@@ -169,23 +169,23 @@ func (h *Hub) handleRecords(id ownership.ID, s *stream, records []talk.Record) {
 			// SendEpoch must come before the first heartbeat: see follow in package line.
 			l.SendEpoch(id)
 		}
-		h.look()
+		h.wake()
 	}
-	h.pass(id, records)
+	h.deliver(id, records)
 }
 
 // servicesOf returns the services that a heartbeat names.
-func servicesOf(beat *talk.Record) map[string]bool {
-	out := make(map[string]bool, len(beat.Loads))
-	for _, l := range beat.Loads {
+func servicesOf(heartbeat *talk.Record) map[string]bool {
+	out := make(map[string]bool, len(heartbeat.Loads))
+	for _, l := range heartbeat.Loads {
 		out[l.Service] = true
 	}
 	return out
 }
 
-// incarnate records the process ID of a gateway and reports whether it replaces an earlier process,
+// setProcess records the process ID of a gateway and reports whether it replaces an earlier process,
 // whose requests ended with it.
-func (p *peer) incarnate(process uint64) (restarted bool) {
+func (p *peer) setProcess(process uint64) (restarted bool) {
 	restarted = p.process != 0 && p.process != process
 	if restarted {
 		p.serves = nil
@@ -198,8 +198,8 @@ func (p *peer) incarnate(process uint64) (restarted bool) {
 func (h *Hub) serve(server grpc.ServerStream) error {
 	s := h.newStream(server)
 	defer s.close()
-	mute := time.AfterFunc(helloTimeout, s.close)
-	defer mute.Stop()
+	timer := time.AfterFunc(helloTimeout, s.close)
+	defer timer.Stop()
 	go s.write()
 	read := make(chan error, 1)
 	go func() {
@@ -210,12 +210,12 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 					s.close()
 					return
 				}
-				mute.Stop()
-				s.met(&records[0])
+				timer.Stop()
+				s.negotiate(&records[0])
 				from = ownership.ID(records[0].Gateway)
 				h.welcome(from, s, records[0].Process)
 			}
-			h.asked(from, s, records)
+			h.handleIn(from, s, records)
 		})
 	}()
 	var err error
@@ -232,7 +232,7 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 		}
 	}
 	h.mu.Unlock()
-	h.look()
+	h.wake()
 	return err
 }
 
@@ -248,14 +248,14 @@ func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
 	if p.in != nil {
 		p.in.close()
 	}
-	restarted := p.incarnate(process)
+	restarted := p.setProcess(process)
 	p.in, p.acked = s, time.Time{}
 	if p.Link == ownership.Gone {
 		p.Link, p.Heard = ownership.Silent, now
 	}
 	s.send(h.hello())
 	h.dial(p)
-	lines := h.all()
+	lines := h.copyLines()
 	h.mu.Unlock()
 	for _, l := range lines {
 		if restarted {
@@ -265,8 +265,8 @@ func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
 	}
 }
 
-// asked processes records that another gateway sent on the stream that it opened.
-func (h *Hub) asked(from ownership.ID, s *stream, records []talk.Record) {
+// handleIn processes records that another gateway sent on the stream that it opened.
+func (h *Hub) handleIn(from ownership.ID, s *stream, records []talk.Record) {
 	h.mu.Lock()
 	p := h.peers[from]
 	if p == nil || p.in != s {
@@ -275,28 +275,28 @@ func (h *Hub) asked(from ownership.ID, s *stream, records []talk.Record) {
 		return // the gateway has opened a newer stream
 	}
 	for i := range records {
-		if r := &records[i]; r.Kind == talk.Heartbeat && r.Heard > 0 && h.beat-r.Heard < uint64(len(h.sent)) {
+		if r := &records[i]; r.Kind == talk.Heartbeat && r.Heard > 0 && h.heartbeat-r.Heard < uint64(len(h.sent)) {
 			p.acked = h.sent[r.Heard%uint64(len(h.sent))]
 			p.Leaving = r.Leaving
 		}
 	}
 	h.mu.Unlock()
-	h.pass(from, records)
+	h.deliver(from, records)
 }
 
-// pass gives each run of records about one service to the line of that service.
-func (h *Hub) pass(from ownership.ID, records []talk.Record) {
+// deliver gives each run of records about one service to the line of that service.
+func (h *Hub) deliver(from ownership.ID, records []talk.Record) {
 	for i := 0; i < len(records); {
 		n := i + 1
 		for n < len(records) && records[n].Service == records[i].Service {
 			n++
 		}
-		h.give(from, records[i:n])
+		h.deliverRun(from, records[i:n])
 		i = n
 	}
 }
 
-func (h *Hub) give(from ownership.ID, records []talk.Record) {
+func (h *Hub) deliverRun(from ownership.ID, records []talk.Record) {
 	r := &records[0]
 	if r.Service != "" {
 		h.mu.Lock()
@@ -305,7 +305,7 @@ func (h *Hub) give(from ownership.ID, records []talk.Record) {
 		if l != nil {
 			l.Take(from, records)
 			if slices.ContainsFunc(records, changesRoles) {
-				h.look()
+				h.wake()
 			}
 		}
 		return

@@ -53,44 +53,44 @@ type Options struct {
 type Hub struct {
 	options  Options
 	process  uint64
-	version  uint64 // the highest that this gateway speaks
+	version  uint64 // the highest protocol version that this gateway speaks
 	listener net.Listener
 	server   *grpc.Server
 
-	mu      sync.Mutex
-	lines   map[string]*line.Shared
-	peers   map[ownership.ID]*peer
-	records map[string]ownership.Record
-	read    bool // records have been read at least once
-	consul  bool
-	leaving bool
-	beat    uint64
-	sent    [64]time.Time // when each of the last beats was sent
-	ctx     context.Context
-	tasks   sync.WaitGroup
-	looks   chan struct{}
-	claims  map[string]bool // claims under way, by service
-	spent   func(tenant string, tokens float64)
+	mu        sync.Mutex
+	lines     map[string]*line.Shared
+	peers     map[ownership.ID]*peer
+	records   map[string]ownership.Record
+	read      bool // records have been read at least once
+	consul    bool
+	leaving   bool
+	heartbeat uint64        // number of the last heartbeat sent
+	sent      [64]time.Time // when each of the last heartbeats was sent
+	ctx       context.Context
+	tasks     sync.WaitGroup
+	wakeups   chan struct{}
+	claims    map[string]bool // claims under way, by service
+	spent     func(tenant string, tokens float64)
 }
 
 // peer is another gateway.
 type peer struct {
 	ownership.Peer
-	process uint64
-	out, in *stream // opened by this gateway and by the other one
-	number  uint64  // of the last beat received
-	acked   time.Time
-	dialing bool
+	process       uint64
+	out, in       *stream // opened by this gateway and by the other one
+	lastHeartbeat uint64  // number of the last heartbeat received
+	acked         time.Time
+	dialing       bool
 	// serves are the services that it has; nil while unknown.
 	serves map[string]bool
 	// differs are the services for which its configuration differs from this gateway's.
 	differs map[string]bool
 }
 
-// both reports whether this gateway and the other one hear each other. If only one of them hears
+// connected reports whether this gateway and the other one hear each other. If only one of them hears
 // the other, both must notice within the same time, because grants to a gateway that is not heard
 // are void by then.
-func (p *peer) both(now time.Time) bool {
+func (p *peer) connected(now time.Time) bool {
 	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.PeerTimeout &&
 		now.Sub(p.acked) < ownership.PeerTimeout
 }
@@ -105,7 +105,7 @@ func New(o Options) *Hub {
 	return &Hub{
 		options: o, process: binary.LittleEndian.Uint64(random[:]), version: talk.Version,
 		lines: map[string]*line.Shared{}, peers: map[ownership.ID]*peer{}, records: map[string]ownership.Record{},
-		looks: make(chan struct{}, 1), claims: map[string]bool{},
+		wakeups: make(chan struct{}, 1), claims: map[string]bool{},
 	}
 }
 
@@ -166,7 +166,7 @@ func (h *Hub) Leave() {
 	h.mu.Lock()
 	h.leaving = true
 	h.mu.Unlock()
-	h.look()
+	h.wake()
 }
 
 // Run serves until ctx ends.
@@ -191,10 +191,10 @@ func (h *Hub) Run(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
-			h.beats()
-			h.lookAt()
-		case <-h.looks:
-			h.lookAt()
+			h.sendHeartbeats()
+			h.updateLines()
+		case <-h.wakeups:
+			h.updateLines()
 		case <-ctx.Done():
 			h.server.Stop()
 			h.tasks.Wait()
@@ -203,10 +203,10 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 }
 
-// look wakes the loop of Run, which calls lookAt.
-func (h *Hub) look() {
+// wake makes the loop of Run call updateLines at once.
+func (h *Hub) wake() {
 	select {
-	case h.looks <- struct{}{}:
+	case h.wakeups <- struct{}{}:
 	default:
 	}
 }
@@ -246,7 +246,7 @@ func (h *Hub) members(all []Member) {
 		h.dial(p)
 	}
 	h.mu.Unlock()
-	h.look()
+	h.wake()
 }
 
 // peer returns the peer with the given ID and adds it if it is new. The caller holds the lock.
@@ -266,18 +266,18 @@ func (h *Hub) recorded(records map[string]ownership.Record, ok bool) {
 	if ok {
 		h.records, h.read = records, true
 	}
-	lines := h.all()
+	lines := h.copyLines()
 	h.mu.Unlock()
 	if ok {
 		for name, l := range lines {
 			l.Saw(records[name])
 		}
 	}
-	h.look()
+	h.wake()
 }
 
-// all copies the lines. The caller holds the lock.
-func (h *Hub) all() map[string]*line.Shared {
+// copyLines copies the lines. The caller holds the lock.
+func (h *Hub) copyLines() map[string]*line.Shared {
 	out := make(map[string]*line.Shared, len(h.lines))
 	for name, l := range h.lines {
 		out[name] = l
@@ -285,8 +285,8 @@ func (h *Hub) all() map[string]*line.Shared {
 	return out
 }
 
-// lookAt passes the state of the other gateways to every line.
-func (h *Hub) lookAt() {
+// updateLines passes the state of the other gateways to every line.
+func (h *Hub) updateLines() {
 	now := time.Now()
 	h.mu.Lock()
 	live, greet := h.judgeLinks(now)
@@ -296,7 +296,7 @@ func (h *Hub) lookAt() {
 			acked = p.acked
 		}
 	}
-	lines, views := h.all(), map[string]ownership.View{}
+	lines, views := h.copyLines(), map[string]ownership.View{}
 	for name := range lines {
 		views[name] = h.viewOf(name, live)
 	}
@@ -318,7 +318,7 @@ func (h *Hub) judgeLinks(now time.Time) (live []*peer, up []ownership.ID) {
 	for id, p := range h.peers {
 		was := p.Link
 		switch {
-		case p.both(now):
+		case p.connected(now):
 			p.Link = ownership.Up
 		case p.Link == ownership.Up:
 			p.Link = ownership.Silent
@@ -355,10 +355,10 @@ func (h *Hub) viewOf(service string, live []*peer) ownership.View {
 	return v
 }
 
-// beats sends a heartbeat with this gateway's load to all others, and acknowledges theirs.
-func (h *Hub) beats() {
+// sendHeartbeats sends a heartbeat with this gateway's load to all others, and acknowledges theirs.
+func (h *Hub) sendHeartbeats() {
 	h.mu.Lock()
-	lines := h.all()
+	lines := h.copyLines()
 	h.mu.Unlock()
 	var loads []talk.Load
 	for _, l := range lines {
@@ -366,14 +366,14 @@ func (h *Hub) beats() {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.beat++
-	h.sent[h.beat%uint64(len(h.sent))] = time.Now()
+	h.heartbeat++
+	h.sent[h.heartbeat%uint64(len(h.sent))] = time.Now()
 	for _, p := range h.peers {
 		if p.in != nil {
-			p.in.send(talk.Record{Kind: talk.Heartbeat, Heartbeat: h.beat, Leaving: h.leaving, Loads: loads})
+			p.in.send(talk.Record{Kind: talk.Heartbeat, Heartbeat: h.heartbeat, Leaving: h.leaving, Loads: loads})
 		}
 		if p.out != nil {
-			p.out.send(talk.Record{Kind: talk.Heartbeat, Heard: p.number, Leaving: h.leaving})
+			p.out.send(talk.Record{Kind: talk.Heartbeat, Heard: p.lastHeartbeat, Leaving: h.leaving})
 		}
 	}
 }

@@ -94,8 +94,8 @@ func (h *Hub) hello() talk.Record {
 	return talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process, MaxVersion: h.version}
 }
 
-// met processes the other end's Hello.
-func (s *stream) met(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.MaxVersion, 1))) }
+// negotiate sets the version by the other end's Hello.
+func (s *stream) negotiate(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.MaxVersion, 1))) }
 
 func (s *stream) close() { s.once.Do(func() { close(s.done) }) }
 

@@ -17,10 +17,10 @@ type need struct {
 	blocks         []uint64
 }
 
-func (u *averages) needOf(t *Ticket) need {
+func (a *averages) needOf(t *Ticket) need {
 	z := need{prompt: float64(max(t.Prompt, 1)), output: float64(t.Output), blocks: t.Blocks}
 	if t.Output <= 0 {
-		z.output = u.output
+		z.output = a.output
 	}
 	return z
 }
@@ -28,29 +28,29 @@ func (u *averages) needOf(t *Ticket) need {
 // outputWeight is the cost of an answer's token in prompt tokens, in what tenants are charged.
 const outputWeight = 2
 
-// tokensOf returns what a request is charged, in mean requests.
-func (u *averages) tokensOf(t *Ticket, output float64) float64 {
-	mean := u.prompt + outputWeight*u.output
+// chargeOf returns what a request is charged, in mean requests.
+func (a *averages) chargeOf(t *Ticket, output float64) float64 {
+	mean := a.prompt + outputWeight*a.output
 	return min((float64(t.Prompt)+outputWeight*output)/mean, maxRatio)
 }
 
 // maxOutput returns the maximum tokens of a request's answer that are believed.
-func (u *averages) maxOutput(t *Ticket) int { return maxReported(max(t.Output, int(u.output))) }
+func (a *averages) maxOutput(t *Ticket) int { return maxReported(max(t.Output, int(a.output))) }
 
 // add learns from a request that was served.
-func (u *averages) add(t *Ticket) {
-	u.answers = min(u.answers+1, outputMemory)
-	u.prompt += (u.bounded(t.Prompt, u.prompt) - u.prompt) / u.answers
+func (a *averages) add(t *Ticket) {
+	a.answers = min(a.answers+1, outputMemory)
+	a.prompt += (a.bounded(t.Prompt, a.prompt) - a.prompt) / a.answers
 	if e := &t.entry; e.tokens > 0 && (e.counted || !t.Whole) {
-		u.lengths.add(float64(e.tokens) / u.needOf(t).output)
-		u.output += (u.bounded(e.tokens, u.output) - u.output) / max(u.answers, defaultOutputWeight)
+		a.lengths.add(float64(e.tokens) / a.needOf(t).output)
+		a.output += (a.bounded(e.tokens, a.output) - a.output) / max(a.answers, defaultOutputWeight)
 	}
 }
 
 // bounded returns what one request's tokens count in a mean of more than a few requests: a wrong
 // number must not change the mean by much.
-func (u *averages) bounded(tokens int, mean float64) float64 {
-	if u.answers < defaultOutputWeight {
+func (a *averages) bounded(tokens int, mean float64) float64 {
+	if a.answers < defaultOutputWeight {
 		return float64(tokens)
 	}
 	return min(float64(tokens), maxRatio*max(mean, 1))
@@ -66,20 +66,20 @@ const defaultSequences = 256
 //
 // With n requests at once, each of output tokens and with work seconds of reading, a replica serves
 // rate = n/(output*step + n*work), because reading delays the steps of all.
-func (u *averages) sustained(k *kind, limit float64) (n, rate float64) {
-	prompt := max(1, u.prompt)
-	held := prompt + u.output/2
+func (a *averages) sustained(k *kind, limit float64) (n, rate float64) {
+	prompt := max(1, a.prompt)
+	held := prompt + a.output/2
 	most := float64(defaultSequences)
 	if k.slots > 1 {
 		most = float64(k.slots)
 	}
 	if k.kv > 0 {
-		most = max(1, min(most, float64(k.kv)/(prompt+u.output)))
+		most = max(1, min(most, float64(k.kv)/(prompt+a.output)))
 	}
 	work := k.speed.prefillTime(prompt, prompt)
 	at := func(n float64) (rate, token float64) {
 		step := k.speed.stepTime(n, n*held)
-		rate = n / (u.output*step + n*work)
+		rate = n / (a.output*step + n*work)
 		return rate, step / max(1-rate*work, 1-maxPrefillShare)
 	}
 	misses := func(i int) bool {
@@ -92,11 +92,11 @@ func (u *averages) sustained(k *kind, limit float64) (n, rate float64) {
 }
 
 // curveOf returns what was learned about a kind.
-func (u *averages) curveOf(k *kind) Curve {
+func (a *averages) curveOf(k *kind) Curve {
 	v := &k.speed
 	c := Curve{
 		Slices: k.slices, Total: k.total, Start: v.prefill[0], Prefill: v.prefill[1], Growth: attention,
-		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: u.prompt, Output: u.output, KV: k.kv, Rate: k.rate,
+		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: a.prompt, Output: a.output, KV: k.kv, Rate: k.rate,
 		Samples: k.learned.samples,
 	}
 	if k.slots > 1 {

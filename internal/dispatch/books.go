@@ -61,18 +61,18 @@ const (
 )
 
 func (r *prefillShare) add(seconds float64, now time.Time) {
-	late, long := r.of(now)
+	recent, long := r.of(now)
 	if r.mean == 0 {
 		r.mean, r.span = seconds, longSpan
 	}
-	late *= r.span
+	recent *= r.span
 	r.mean += (seconds - r.mean) / 64
 	r.span = min(max(recentPrefills*r.mean, 1), longSpan)
-	r.recent, r.long, r.at = late+seconds, long*longSpan+seconds, now
+	r.recent, r.long, r.at = recent+seconds, long*longSpan+seconds, now
 }
 
 // of returns the recent share and the long-term one.
-func (r *prefillShare) of(now time.Time) (late, long float64) {
+func (r *prefillShare) of(now time.Time) (recent, long float64) {
 	if r.span == 0 {
 		return 0, 0
 	}

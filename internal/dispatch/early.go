@@ -24,7 +24,7 @@ func (q *Queue) ahead(head *Ticket) choice {
 		slots += s.counted
 		fastest = max(fastest, s.tier.rate)
 		if len(s.early) == 0 {
-			becomingFree += s.serves()
+			becomingFree += s.totalRate()
 		}
 		if s.takesEarly(q.policy.SendAhead) && (best == nil || freeSooner(s, best)) {
 			best = s
@@ -34,17 +34,17 @@ func (q *Queue) ahead(head *Ticket) choice {
 		return choice{}
 	}
 	if len(best.early) == 0 {
-		becomingFree -= best.serves()
+		becomingFree -= best.totalRate()
 	}
-	rank := int(min(becomingFree/best.serves()*float64(len(best.early)+1)+spare, 1e6))
+	rank := int(min(becomingFree/best.totalRate()*float64(len(best.early)+1)+epsilon, 1e6))
 	if q.waitlist.competing(head) <= rank+slots/2 {
 		return choice{}
 	}
 	return choice{on: best, rank: rank}
 }
 
-// spare absorbs rounding errors of a quotient that is a whole number.
-const spare = 1e-9
+// epsilon absorbs rounding errors of a quotient that is a whole number.
+const epsilon = 1e-9
 
 // takesEarly reports whether a replica can be sent a request beyond its slots. Slots that are withheld
 // may be used by others, and a replica that may be failing has to prove itself first.
@@ -53,12 +53,12 @@ func (s *server) takesEarly(most int) bool {
 		!s.health.onProbation && s.health.failures == 0
 }
 
-// serves returns the speed of all slots of a replica.
-func (s *server) serves() float64 { return s.tier.rate * float64(s.counted) }
+// totalRate returns the speed of all slots of a replica.
+func (s *server) totalRate() float64 { return s.tier.rate * float64(s.counted) }
 
 // freeSooner reports whether a replica is expected to start another request sooner than b.
 func freeSooner(a, b *server) bool {
-	if x, y := float64(len(a.early)+1)/a.serves(), float64(len(b.early)+1)/b.serves(); x != y {
+	if x, y := float64(len(a.early)+1)/a.totalRate(), float64(len(b.early)+1)/b.totalRate(); x != y {
 		return x < y
 	}
 	return a.used < b.used

@@ -1,11 +1,11 @@
 package dispatch
 
-// lesser returns the waiting request to evict in favor of t when the queue is full: at the least
+// evictable returns the waiting request to evict in favor of t when the queue is full: at the least
 // urgent priority, of the tenant with the most waiting requests for its weight, the one due last.
 // At t's own priority it considers only a tenant with more than twice as many waiting. Retries have
 // waited before, so at each less urgent priority they are evicted last. It returns nil if there is
 // none.
-func (w *waitlist) lesser(t *Ticket) *Ticket {
+func (w *waitlist) evictable(t *Ticket) *Ticket {
 	for at := len(w.priorities) - 1; at >= t.Priority; at-- {
 		l := w.priorities[at].longest()
 		if l == nil {

@@ -19,14 +19,14 @@ type fleet struct {
 	index     index
 
 	refreshed time.Time // when the speeds of the kinds were last computed
-	unknown   bool      // there is a new kind since then
+	stale     bool      // replicas or what was known of them have changed since then
 }
 
 func newFleet(e Ejection) fleet {
 	f := fleet{ejection: e.defaulted(), index: newIndex(), servers: map[string]*server{}, present: map[string]int{}}
 	f.suspended = heap[*server]{
 		less:  func(a, b *server) bool { return a.health.until.Before(b.health.until) },
-		place: func(s *server, at int) { s.wake = at },
+		place: func(s *server, at int) { s.suspension = at },
 	}
 	return f
 }
@@ -95,8 +95,8 @@ func (f *fleet) removeIfDone(s *server) {
 	if !s.leaving || s.active > 0 {
 		return
 	}
-	if s.wake >= 0 {
-		f.suspended.remove(s.wake)
+	if s.suspension >= 0 {
+		f.suspended.remove(s.suspension)
 	}
 	delete(f.servers, s.ID)
 	f.index.close(s.prefixes)
@@ -106,7 +106,7 @@ func (f *fleet) removeIfDone(s *server) {
 
 // put adds a replica of a kind or updates the one with the same ID.
 func (f *fleet) put(r Replica, k *kind) {
-	f.unknown = true
+	f.stale = true
 	s, ok := f.servers[r.ID]
 	if !ok {
 		f.add(r, k)
@@ -131,7 +131,7 @@ func (f *fleet) put(r Replica, k *kind) {
 
 func (f *fleet) add(r Replica, k *kind) {
 	s := &server{
-		Replica: r, index: -1, wake: -1, tier: f.tierOf(k, 0), prefixes: f.index.open(), slowdown: slowdown{factor: 1},
+		Replica: r, index: -1, suspension: -1, tier: f.tierOf(k, 0), prefixes: f.index.open(), slowdown: slowdown{factor: 1},
 	}
 	f.servers[r.ID] = s
 	f.all = append(f.all, s)
@@ -247,7 +247,7 @@ func (q *Queue) Replicas() []State {
 	for _, s := range q.fleet.servers {
 		out = append(out, State{
 			Replica: s.Replica, Active: s.active, Usable: s.usable(), Rate: s.tier.rate,
-			Ejected: s.wake >= 0, Probation: s.health.onProbation, Leaving: s.leaving,
+			Ejected: s.suspension >= 0, Probation: s.health.onProbation, Leaving: s.leaving,
 			InFlight: s.books.kv,
 		})
 	}

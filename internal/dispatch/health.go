@@ -53,11 +53,11 @@ type health struct {
 // record is how many of a replica's recent attempts failed; older attempts decay.
 type record struct{ failed, n float64 }
 
-// recent is the number of attempts after which an old one counts 1/e.
-const recent = 50
+// recordMemory is the number of attempts after which an old one counts 1/e.
+const recordMemory = 50
 
 func (r *record) add(failed float64) {
-	keep := 1 - 1.0/recent
+	keep := 1 - 1.0/recordMemory
 	r.failed, r.n = r.failed*keep+failed, r.n*keep+1
 }
 
@@ -68,9 +68,9 @@ func (r *record) failureRate() float64 { return r.failed / max(r.n, 1) }
 const maxBusyPause = 250 * time.Millisecond
 
 // judge records the result of an attempt and ejects the replica or takes it back.
-func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now time.Time) {
+func (f *fleet) judge(s *server, t *Ticket, verdict Verdict, pause time.Duration, now time.Time) {
 	h, rule := &s.health, f.ejection
-	switch o {
+	switch verdict {
 	case Served:
 		h.failures, h.unconstrained = 0, 0
 		h.record.add(0)
@@ -114,7 +114,7 @@ func (f *fleet) canSpare(s *server) bool {
 			continue
 		}
 		all += o.Slots
-		if o != s && o.wake < 0 && !o.health.onProbation {
+		if o != s && o.suspension < 0 && !o.health.onProbation {
 			left += o.Slots
 		}
 	}
@@ -156,7 +156,7 @@ const forgetFactor = 10
 
 func (f *fleet) eject(s *server, now time.Time) {
 	h, rule := &s.health, f.ejection
-	if !h.onProbation && s.wake < 0 && now.Sub(h.readmitted) > forgetFactor*h.ejectedFor {
+	if !h.onProbation && s.suspension < 0 && now.Sub(h.readmitted) > forgetFactor*h.ejectedFor {
 		h.ejections = 0
 	}
 	h.ejectedFor = rule.Base
@@ -170,10 +170,10 @@ func (f *fleet) eject(s *server, now time.Time) {
 }
 
 func (f *fleet) suspend(s *server, until time.Time, probe bool) {
-	if s.wake >= 0 {
+	if s.suspension >= 0 {
 		if until.After(s.health.until) {
 			s.health.until = until
-			f.suspended.fix(s.wake)
+			f.suspended.fix(s.suspension)
 		}
 		s.health.probe = s.health.probe || probe
 		return

@@ -72,9 +72,9 @@ func (x *index) clear(at int32) { x.shrink(at, 0) }
 
 // shrink removes the oldest blocks of a cache until n are left.
 func (x *index) shrink(at int32, n int) {
-	s := &x.caches[at]
-	for s.n > n {
-		i := s.oldest
+	c := &x.caches[at]
+	for c.n > n {
+		i := c.oldest
 		x.unlink(i)
 		b := &x.blocks[i]
 		switch {
@@ -95,32 +95,32 @@ func (x *index) shrink(at int32, n int) {
 // unlink removes a block from its cache.
 func (x *index) unlink(i int32) {
 	b := x.blocks[i]
-	s := &x.caches[b.cache]
+	c := &x.caches[b.cache]
 	if b.newer >= 0 {
 		x.blocks[b.newer].older = b.older
 	} else {
-		s.newest = b.older
+		c.newest = b.older
 	}
 	if b.older >= 0 {
 		x.blocks[b.older].newer = b.newer
 	} else {
-		s.oldest = b.newer
+		c.oldest = b.newer
 	}
-	s.n--
+	c.n--
 }
 
 // link adds a block to its cache as the newest.
 func (x *index) link(i int32) {
 	b := &x.blocks[i]
-	s := &x.caches[b.cache]
-	b.newer, b.older = -1, s.newest
-	if s.newest >= 0 {
-		x.blocks[s.newest].newer = i
+	c := &x.caches[b.cache]
+	b.newer, b.older = -1, c.newest
+	if c.newest >= 0 {
+		x.blocks[c.newest].newer = i
 	} else {
-		s.oldest = i
+		c.oldest = i
 	}
-	s.newest = i
-	s.n++
+	c.newest = i
+	c.n++
 }
 
 // add records that a replica has the blocks of a prompt. room is the number of blocks that its
@@ -174,15 +174,15 @@ func (x *index) match(hashes []uint64) {
 			return
 		}
 		for ; at >= 0; at = x.blocks[at].next {
-			s := &x.caches[x.blocks[at].cache]
-			if s.round != x.round {
+			c := &x.caches[x.blocks[at].cache]
+			if c.round != x.round {
 				if depth > 0 {
 					continue
 				}
-				s.round, s.hit = x.round, 0
+				c.round, c.hit = x.round, 0
 			}
-			if s.hit == depth {
-				s.hit, found = depth+1, true
+			if c.hit == depth {
+				c.hit, found = depth+1, true
 			}
 		}
 		if !found {
@@ -193,8 +193,8 @@ func (x *index) match(hashes []uint64) {
 
 // hits returns how many leading blocks of the last matched prompt a cache has.
 func (x *index) hits(at int32) int {
-	if s := &x.caches[at]; s.round == x.round {
-		return s.hit
+	if c := &x.caches[at]; c.round == x.round {
+		return c.hit
 	}
 	return 0
 }

@@ -10,8 +10,8 @@ type estimate struct {
 }
 
 const (
-	// memory is the number of samples after which an old one counts 1/e.
-	memory = 256
+	// estimateMemory is the number of samples after which an old one counts 1/e.
+	estimateMemory = 256
 	// warmup is the number of first requests of a replica that are ignored: they pay for lazy
 	// loading, compilation and cold caches.
 	warmup = 3
@@ -29,7 +29,7 @@ func (e *estimate) add(cost, seconds, weight float64) {
 	if e.samples >= 16 {
 		seconds = min(seconds, clip*cost/e.rate())
 	}
-	keep := 1 - 1.0/memory
+	keep := 1 - 1.0/estimateMemory
 	e.samples = e.samples*keep + 1
 	e.cost = e.cost*keep + cost*weight
 	e.seconds = e.seconds*keep + seconds*weight
@@ -241,7 +241,7 @@ func (l *learned) seed(rates map[string]Rate) {
 		k.seed = l.seeds[k.class].Rate
 		k.setPrior(l.seeds[k.class].Curves)
 	}
-	l.fleet.unknown = true
+	l.fleet.stale = true
 	l.weighAll()
 }
 

@@ -10,13 +10,13 @@ type load struct {
 	at    time.Time
 }
 
-// span is the number of requests at full throughput over which load is averaged.
-const span = 256
+// loadSpan is the number of requests at full throughput over which load is averaged.
+const loadSpan = 256
 
 // change adds delta to the busy speed. total is the speed of the whole fleet.
 func (l *load) change(delta, total float64, now time.Time) {
 	if dt := now.Sub(l.at).Seconds(); dt > 0 && total > 0 {
-		keep := 1 / (1 + dt*total/span) // exp(-x) for the small x that matter
+		keep := 1 / (1 + dt*total/loadSpan) // exp(-x) for the small x that matter
 		l.mean = l.mean*keep + min(1, l.speed/total)*(1-keep)
 	}
 	l.at = now

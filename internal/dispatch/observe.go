@@ -90,8 +90,8 @@ func (s *server) learnStep(t *Ticket, tokens int, now time.Time) {
 }
 
 // ended takes a request out of the replica's books and learns from it.
-func (s *server) ended(t *Ticket, o Verdict, now time.Time) {
-	if o == Served && t.Whole && t.entry.counted {
+func (s *server) ended(t *Ticket, verdict Verdict, now time.Time) {
+	if verdict == Served && t.Whole && t.entry.counted {
 		s.learnWhole(t, now)
 	}
 	if len(s.books.pending) > 0 {

@@ -39,9 +39,9 @@ func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 		return why, after
 	}
 	if q.policy.MaxQueue > 0 && q.waitlist.waiting >= q.policy.MaxQueue {
-		lesser := q.waitlist.lesser(t)
-		q.waitlist.leave(lesser)
-		q.evicted = append(q.evicted, lesser)
+		victim := q.waitlist.evictable(t)
+		q.waitlist.leave(victim)
+		q.evicted = append(q.evicted, victim)
 	}
 	q.waitlist.enter(t)
 	return Accepted, 0
@@ -59,7 +59,7 @@ func (q *Queue) prepare(t *Ticket, arrived time.Time) {
 	if q.policy.Mode == Tokens {
 		// Short prompts may pass long ones, by 3 seconds for each 1,000 tokens.
 		t.due = t.due.Add(3 * time.Duration(t.Prompt) * time.Millisecond)
-		t.cost = q.averages.tokensOf(t, q.averages.needOf(t).output)
+		t.cost = q.averages.chargeOf(t, q.averages.needOf(t).output)
 	}
 	q.seq++
 	t.seq, t.at = q.seq, arrived
@@ -141,16 +141,16 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 }
 
 // Finish frees the ticket's slot. pause is how long a Busy replica asked to get no requests.
-func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time) {
+func (q *Queue) Finish(t *Ticket, verdict Verdict, pause time.Duration, now time.Time) {
 	s := t.on
 	if s == nil {
 		return
 	}
 	if q.policy.Mode == Tokens {
-		if o == Served {
+		if verdict == Served {
 			q.averages.add(t)
 		}
-		s.ended(t, o, now)
+		s.ended(t, verdict, now)
 	}
 	t.on = nil
 	s.active--
@@ -166,14 +166,14 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 	tenant.active--
 	took := now.Sub(t.started).Seconds()
 	if q.policy.Mode == Tokens {
-		q.waitlist.charge(account, q.averages.tokensOf(t, float64(t.entry.tokens))-t.charged, s.Class)
+		q.waitlist.charge(account, q.averages.chargeOf(t, float64(t.entry.tokens))-t.charged, s.Class)
 	} else if q.learned.known && !early {
 		// The start charged the declared cost; now the work is known.
 		q.waitlist.charge(account, took*s.tier.rate/q.learned.averageCost()-t.charged, s.Class)
 	}
-	q.fleet.judge(s, t, o, pause, now)
+	q.fleet.judge(s, t, verdict, pause, now)
 	q.fleet.refile(s)
-	if o == Served && !early {
+	if verdict == Served && !early {
 		q.learned.learn(s, t, took)
 	}
 	q.fleet.removeIfDone(s)
@@ -182,12 +182,12 @@ func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time)
 
 // Retry frees the ticket's slot and queues the request again, ahead of others, for another replica
 // if there is one.
-func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) {
+func (q *Queue) Retry(t *Ticket, verdict Verdict, pause time.Duration, now time.Time) {
 	if t.on == nil {
 		return
 	}
 	s := t.on
-	q.Finish(t, o, pause, now)
+	q.Finish(t, verdict, pause, now)
 	t.avoid = s
 	q.waitlist.enter(t)
 }
@@ -195,13 +195,13 @@ func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) 
 // LookAgain returns when the caller must call Next again even if nothing happens, or zero for
 // never.
 func (q *Queue) LookAgain() time.Time {
-	wake := q.held
+	at := q.held
 	if q.fleet.suspended.len() > 0 {
-		if until := q.fleet.suspended.items[0].health.until; wake.IsZero() || until.Before(wake) {
-			wake = until
+		if until := q.fleet.suspended.items[0].health.until; at.IsZero() || until.Before(at) {
+			at = until
 		}
 	}
-	return wake
+	return at
 }
 
 // Waiting returns the number of waiting requests.

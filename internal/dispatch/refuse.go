@@ -11,7 +11,7 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 		return TenantFull, q.drainTime(1)
 	}
 	full := q.policy.MaxQueue > 0 && q.waitlist.waiting >= q.policy.MaxQueue
-	if full && q.waitlist.lesser(t) == nil {
+	if full && q.waitlist.evictable(t) == nil {
 		return QueueFull, q.drainTime(1)
 	}
 	p := t.rule

@@ -34,26 +34,26 @@ type tier struct {
 // server is the state of one replica.
 type server struct {
 	Replica
-	tier     *tier
-	index    int // in tier.free, -1 when it has no free usable slot
-	active   int
-	early    []*Ticket // those of active that were sent ahead, in order
-	counted  int       // its contribution to tier.slots
-	used     uint64
-	leaving  bool
-	own      estimate
-	seen     int // samples, including those of the warm-up
-	health   health
-	wake     int // in fleet.suspended, -1 when not suspended
-	books    books
-	prefixes int32 // in fleet.index
-	slowdown slowdown
+	tier       *tier
+	index      int // in tier.free, -1 when it has no free usable slot
+	active     int
+	early      []*Ticket // those of active that were sent ahead, in order
+	counted    int       // its contribution to tier.slots
+	used       uint64
+	leaving    bool
+	own        estimate
+	seen       int // samples, including those of the warm-up
+	health     health
+	suspension int // in fleet.suspended, -1 when not suspended
+	books      books
+	prefixes   int32 // in fleet.index
+	slowdown   slowdown
 }
 
 // usable returns how many slots may be used now.
 func (s *server) usable() int {
 	switch {
-	case s.leaving || s.wake >= 0 || s.Sleep != Awake:
+	case s.leaving || s.suspension >= 0 || s.Sleep != Awake:
 		return 0
 	case s.health.onProbation:
 		return min(1, max(0, s.Slots-s.Withheld))

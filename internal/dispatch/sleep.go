@@ -22,12 +22,12 @@ func (q *Queue) ToWake(takes time.Duration) (id string, ok bool) {
 		if q.waitlist.wanted[i] == 0 {
 			continue
 		}
-		best, rate, able := q.learned.asleep(q.waitlist.placements[i])
+		best, rate, served := q.learned.asleep(q.waitlist.placements[i])
 		if best == nil {
 			continue
 		}
 		wait := seconds(float64(q.waitlist.wanted[i]) / max(rate, 1e-9))
-		if !able || q.learned.known && rate > 0 && wait > takes {
+		if !served || q.learned.known && rate > 0 && wait > takes {
 			return best.ID, true
 		}
 	}
@@ -36,7 +36,7 @@ func (q *Queue) ToWake(takes time.Duration) (id string, ok bool) {
 
 // asleep returns the fastest sleeping replica that a placement allows, whether other allowed
 // replicas are awake or waking, and the total rate of these.
-func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
+func (l *learned) asleep(p *placement) (best *server, rate float64, served bool) {
 	for _, s := range l.fleet.all {
 		switch {
 		case s.leaving || !p.allows(s.Class):
@@ -45,11 +45,11 @@ func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
 				best = s
 			}
 		case s.counted > 0, s.Sleep == Waking:
-			able = true
+			served = true
 			rate += l.sustains(s)
 		}
 	}
-	return best, rate, able
+	return best, rate, served
 }
 
 // sooner reports whether to wake one replica rather than another: one that does not sleep yet,

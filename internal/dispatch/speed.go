@@ -61,15 +61,15 @@ func assume(class string, weight float64) speed {
 	return assumed(weight, weight)
 }
 
-// refreshEvery is the maximum age of the speeds that decisions use.
-const refreshEvery = 20 * time.Millisecond
+// refreshInterval is the maximum age of the speeds that decisions use.
+const refreshInterval = 20 * time.Millisecond
 
 // refresh computes the speed of every kind from what was learned.
-func (f *fleet) refresh(u *averages, limit float64, now time.Time) {
-	if now.Sub(f.refreshed) < refreshEvery && !f.unknown {
+func (f *fleet) refresh(a *averages, limit float64, now time.Time) {
+	if now.Sub(f.refreshed) < refreshInterval && !f.stale {
 		return
 	}
-	f.refreshed, f.unknown = now, false
+	f.refreshed, f.stale = now, false
 	f.compare()
 	for _, k := range f.kinds {
 		prefill := k.prefill.now(now,
@@ -81,7 +81,7 @@ func (f *fleet) refresh(u *averages, limit float64, now time.Time) {
 		for i := range k.speed.step {
 			k.speed.step[i] = k.assumed.step[i] * step[i]
 		}
-		k.concurrency, k.rate = u.sustained(k, limit)
+		k.concurrency, k.rate = a.sustained(k, limit)
 	}
 }
 
@@ -146,7 +146,7 @@ func (s Speed) StepTime(n, kv float64) float64 { return s.speed.stepTime(n, kv) 
 // assumptions before anything was learned.
 func (q *Queue) Speeds(now time.Time) []Speed {
 	if !now.IsZero() {
-		q.fleet.unknown = true
+		q.fleet.stale = true
 		q.fleet.refresh(&q.averages, q.policy.SLO.TPOT.Seconds(), now)
 	}
 	var out []Speed

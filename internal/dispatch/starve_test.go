@@ -57,5 +57,5 @@ func (p *plant) poison(class string, factor float64) {
 			k.step.add(k.assumed.stepTerms(10, 10_000), factor*k.speed.stepTime(10, 10_000), 1, p.now)
 		}
 	}
-	p.q.fleet.unknown = true
+	p.q.fleet.stale = true
 }

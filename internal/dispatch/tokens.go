@@ -144,7 +144,7 @@ func (w *walk) cost(v *view, z need, delayWeight, enough float64) (cost, work fl
 	}
 	// The last token is always read, because its result is the first token of the answer.
 	hit := min(float64(w.fleet.index.hits(v.prefixes)*BlockTokens), z.prompt-1)
-	work = v.perPrompt + v.perRead*attentionCost(z.prompt-hit, z.prompt)
+	work = v.perPrompt + v.perPromptToken*attentionCost(z.prompt-hit, z.prompt)
 	cost += work * (1 + v.waiting + delayWeight*v.streams + v.ahead)
 	if v.cache > 0 {
 		cost += w.overflow(v, z, z.output) / v.cache * answer

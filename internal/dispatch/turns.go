@@ -69,22 +69,22 @@ func (c *priority) nextRequests(out []*Ticket, n int) []*Ticket {
 
 // firstLanes appends the first n lanes of a heap. Each is the least of the lanes whose parents were
 // taken.
-func firstLanes(heap []*lane, n int, out []turn) []turn {
+func firstLanes(items []*lane, n int, out []turn) []turn {
 	var open []int
-	if len(heap) > 0 {
+	if len(items) > 0 {
 		open = append(open, 0)
 	}
 	for ; n > 0 && len(open) > 0; n-- {
 		least := 0
 		for i := range open {
-			if before(heap[open[i]], heap[open[least]]) {
+			if before(items[open[i]], items[open[least]]) {
 				least = i
 			}
 		}
 		at := open[least]
 		open = slices.Delete(open, least, least+1)
-		out = append(out, turn{heap[at], 0, heap[at].charge})
-		for child := 2*at + 1; child <= 2*at+2 && child < len(heap); child++ {
+		out = append(out, turn{items[at], 0, items[at].charge})
+		for child := 2*at + 1; child <= 2*at+2 && child < len(items); child++ {
 			open = append(open, child)
 		}
 	}

@@ -21,11 +21,11 @@ type view struct {
 	waiting   float64 // waiting prompts that bypassed this queue
 	promised  float64 // seconds of reading
 
-	step               float64 // seconds of its current step
-	base, perToken     float64 // seconds of a step with one more request: without tokens, and for each token of it
-	perPrompt, perRead float64 // seconds of reading, for each prompt and each token
-	slowdown           float64 // how many times longer a token takes than a step, because of reading meanwhile
-	ahead              float64 // seconds that future requests wait for each second of reading
+	step                      float64 // seconds of its current step
+	base, perToken            float64 // seconds of a step with one more request: without tokens, and for each token of it
+	perPrompt, perPromptToken float64 // seconds of reading, for each prompt and each token
+	slowdown                  float64 // how many times longer a token takes than a step, because of reading meanwhile
+	ahead                     float64 // seconds that future requests wait for each second of reading
 }
 
 // walk examines the waiting requests in Tokens mode and places each where it costs least. It starts
@@ -83,10 +83,10 @@ func (s *server) view(now time.Time) view {
 	}
 	v.step = factor * speed.stepTime(v.n, v.kv)
 	v.base, v.perToken = factor*speed.stepTime(v.n+1, v.kv), factor*speed.step[2]
-	v.perPrompt, v.perRead = factor*speed.prefill[0], factor*speed.prefill[1]
-	late, long := b.prefillShare.of(now)
+	v.perPrompt, v.perPromptToken = factor*speed.prefill[0], factor*speed.prefill[1]
+	recent, long := b.prefillShare.of(now)
 	long = min(long, maxPrefillShare)
-	v.slowdown, v.ahead = 1/(1-min(late, maxPrefillShare)), futureWeight*long/(1-long)
+	v.slowdown, v.ahead = 1/(1-min(recent, maxPrefillShare)), futureWeight*long/(1-long)
 	bounded := s.Slots > 1 || s.health.onProbation
 	if full := bounded && s.active >= s.usable(); !full {
 		v.open = s.active == 0 || v.backlog <= maxBacklog

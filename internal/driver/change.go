@@ -152,17 +152,17 @@ func verifying(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Released && !v.Now.Before(s.Retry):
 		return s.act(Resume)
-	case problem != "" && v.Now.Before(s.Since.Add(verifyLimit)):
+	case problem != "" && v.Now.Before(s.Since.Add(verifyTimeout)):
 		return s.wait("%s", problem)
 	case problem != "" && s.RollingBack:
 		return s.fail(v, s.Cause+"; and with the former packages: "+problem+"; the node stays ineligible")
 	case problem != "" && s.Lost:
 		return s.fail(v,
 			fmt.Sprintf("after %s: %s; the former packages are unknown, because the agent's state was lost; "+
-				"the node stays ineligible", verifyLimit, problem))
+				"the node stays ineligible", verifyTimeout, problem))
 	case problem != "":
 		s.Plan.Apply = Reboot // the services that were stopped for a reload are running again
-		return s.rollBack(v, fmt.Sprintf("after %s: %s", verifyLimit, problem))
+		return s.rollBack(v, fmt.Sprintf("after %s: %s", verifyTimeout, problem))
 	}
 	return s.finish(v)
 }

@@ -327,7 +327,7 @@ func TestAServiceThatDoesNotStart(t *testing.T) {
 	if s, verb := Step(m.state, w.seen(m)); verb != Wait || s.Why != m.state.Trouble {
 		t.Errorf("%s, %+v", verb, s)
 	}
-	m.state.Since = w.now.Add(-verifyLimit)
+	m.state.Since = w.now.Add(-verifyTimeout)
 	if s, _ := Step(m.state, w.seen(m)); !s.RollingBack || !strings.Contains(s.Cause, "nvidia-dcgm cannot be started") {
 		t.Errorf("%+v", s)
 	}

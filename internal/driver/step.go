@@ -140,8 +140,8 @@ type Offered struct {
 const (
 	retryAfter  = time.Minute
 	maxTries    = 3
-	verifyLimit = 10 * time.Minute
-	quitLimit   = time.Minute
+	verifyTimeout = 10 * time.Minute
+	quitTimeout   = time.Minute
 )
 
 // Step decides the next action of a node. It returns the state that must be saved before the action.
@@ -392,7 +392,7 @@ func idle(s State, v Seen) (State, Verb) {
 		return s.wait("%s is in use by %s", s.Plan.Vendor, short(others))
 	case s.Plan.Apply != Reload || s.LastDone == Release && len(ours) == 0:
 		return s.to(Installing, v)
-	case s.LastDone == Release && v.Now.Before(s.Since.Add(quitLimit)):
+	case s.LastDone == Release && v.Now.Before(s.Since.Add(quitTimeout)):
 		return s.wait("%s still has the device open", short(ours))
 	case s.LastDone == Release, s.Tries >= maxTries:
 		// A reload would fail. A reboot ends these processes in order.

@@ -5,7 +5,7 @@ import "time"
 // The times of the protocol. Their order makes it safe: a lease ends before a link counts as
 // silent, and before a new owner stops waiting for a silent gateway.
 const (
-	// HeartbeatInterval is the interval of signs of life between gateways.
+	// HeartbeatInterval is the interval of heartbeats between gateways.
 	HeartbeatInterval = 100 * time.Millisecond
 	// PeerTimeout is the time without a sign of life after which a gateway counts as lost.
 	PeerTimeout = 800 * time.Millisecond

@@ -2,7 +2,7 @@ package ownership
 
 import "time"
 
-// Step updates the role and returns the actions to perform. Callers call it after every event and
+// Step updates the role and returns the action to perform. Callers call it after every event and
 // once per HeartbeatInterval.
 func (s *Service) Step(v *View, now time.Time) Action {
 	switch s.role {
@@ -56,9 +56,9 @@ func (s *Service) allResponded(v *View, since, now time.Time) bool {
 // handsOver reports whether this gateway must hand over the service: because it is about to end, or
 // because another has been the first in the order for long enough.
 func (s *Service) handsOver(v *View, now time.Time) bool {
-	first, any := s.first(v)
+	first, others := s.first(v)
 	switch {
-	case !any || !v.Consul:
+	case !others || !v.Consul:
 		return false
 	case v.Leaving:
 		return true

@@ -119,8 +119,8 @@ func (c Class) planned(possible bool) int {
 
 // These values come from the same search as those of sizing.
 const (
-	// plannedEvery is the interval between two planned capacities, in Steps.
-	plannedEvery = 30
+	// planInterval is the interval between two planned capacities, in Steps.
+	planInterval = 30
 	// promisedHysteresis bounds Hysteresis. The memory of arrivals already prevents most
 	// oscillation.
 	promisedHysteresis = 0.05
@@ -151,7 +151,7 @@ func (c Config) promise(e Evaluation) Decision {
 	arrived := scaled(t.Arrived, 1/s.rate)
 	z := p.sizing(*c.Objective, c.Classes[s.best].Serving)
 	var held []float64
-	for back := steps(p.ColdStart) / plannedEvery * plannedEvery; back > 0 && len(s.classes) > 1; back -= plannedEvery {
+	for back := steps(p.ColdStart) / planInterval * planInterval; back > 0 && len(s.classes) > 1; back -= planInterval {
 		if n := len(arrived) - back; n > 0 {
 			held = append(held, z.capacity(arrived[:n]))
 		}

@@ -23,16 +23,16 @@ type Nomad struct {
 }
 
 const (
-	// poll is the maximum wait of a blocking query.
-	poll = 10 * time.Second
-	// cleanup is the time limit for removing a job.
-	cleanup = 15 * time.Second
+	// pollTimeout is the maximum wait of a blocking query.
+	pollTimeout = 10 * time.Second
+	// cleanupTimeout is the time limit for removing a job.
+	cleanupTimeout = 15 * time.Second
 	// retryTimeout is how long to tolerate errors from Nomad, and retryInterval the time between retries.
 	retryTimeout, retryInterval = time.Minute, 100 * time.Millisecond
 )
 
 func (n Nomad) query(ctx context.Context, index uint64) *nomad.QueryOptions {
-	q := &nomad.QueryOptions{Namespace: n.Namespace, Region: n.Region, WaitIndex: index, WaitTime: poll}
+	q := &nomad.QueryOptions{Namespace: n.Namespace, Region: n.Region, WaitIndex: index, WaitTime: pollTimeout}
 	return q.WithContext(ctx)
 }
 
@@ -51,7 +51,7 @@ func (n Nomad) Run(ctx context.Context, job *nomad.Job) (_ *profiler.Report, _ p
 		return nil, profiler.Replica{}, err
 	}
 	defer func() {
-		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 		defer cancel()
 		if failed := n.remove(after, *job.ID); failed != nil && ctx.Err() != nil {
 			err = failed // the caller knows that ctx has ended
@@ -105,7 +105,7 @@ func (n Nomad) remove(ctx context.Context, job string) error {
 }
 
 // await waits until the benchmark in the job's allocation ends. It retries errors from Nomad for up
-// to patience, because a measurement of minutes should survive a leader election.
+// to retryTimeout, because a measurement of minutes should survive a leader election.
 func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error) {
 	began, lastAnswer := time.Now(), time.Now()
 	for index := uint64(0); ; {

@@ -10,7 +10,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-func TestGuisesTakeTheJobsFlags(t *testing.T) {
+func TestEmulatedServersTakeTheJobsFlags(t *testing.T) {
 	o, err := parse(asVLLM, strings.Fields("serve Qwen/Qwen3-4B --host 0.0.0.0 --port 8123 --served-model-name chat --max-num-seqs 16 --gpu-memory-utilization 0.475"))
 	if err != nil || o.listen != "0.0.0.0:8123" || o.model != "chat" || o.slots != 16 || o.memoryPart != 0.475 {
 		t.Errorf("vllm: %+v, %v", o, err)
@@ -29,7 +29,7 @@ func TestGuisesTakeTheJobsFlags(t *testing.T) {
 	}
 }
 
-func TestGuisesRefuseWhatTheRealOnesWould(t *testing.T) {
+func TestEmulatedServersRefuseWhatTheRealOnesWould(t *testing.T) {
 	for _, c := range []struct{ name, args, want string }{
 		{asVLLM, "run x", "vllm serve <model>"},
 		{asVLLM, "serve --port 1", "vllm serve <model>"},
