@@ -228,7 +228,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 		if p.client, err = d.consul(); err != nil {
 			return err
 		}
-		p.turns = turn.Turns{Client: p.client, Prefix: c.Key + "-turns", Most: c.AtOnce, Lapse: time.Hour}
+		p.turns = turn.Turns{Client: p.client, Prefix: c.Key + "-turns", Max: c.AtOnce, Lapse: time.Hour}
 	}
 	d.running.Go(func() { p.run(ctx) })
 	return nil

@@ -137,7 +137,7 @@ func (p *prefetcher) fetchItem(ctx context.Context, text string) (views []string
 
 // inTurn runs do, which uses the network, within the node's turn.
 func (p *prefetcher) inTurn(ctx context.Context, do func() error) error {
-	if p.client == nil || p.turns.Most == 0 {
+	if p.client == nil || p.turns.Max == 0 {
 		return do()
 	}
 	if err := p.turns.Take(ctx, p.self); err != nil {

@@ -39,9 +39,9 @@ type awakeLimit struct {
 }
 
 const (
-	// firstTakes is the assumed time to wake a replica before the first measurement. Reports for
+	// initialWakeTime is the assumed time to wake a replica before the first measurement. Reports for
 	// large models at level 1 say 3 to 6 s.
-	firstTakes = 5 * time.Second
+	initialWakeTime = 5 * time.Second
 	// minAwake is how long a replica stays awake after it was woken.
 	minAwake = time.Minute
 	// minIdle is how long a replica must be idle before it sleeps: an engine stops the work of a
@@ -64,7 +64,7 @@ func newSleepers(v *service, m *metrics, log *slog.Logger) *sleepers {
 		engine: &engine.SleepMode{Client: v.transports.to(false, true), Scheme: v.transports.scheme, Port: c.Port,
 			Level: c.Level},
 		count: func(action, result string) { m.sleeps.WithLabelValues(v.name, action, result).Inc() },
-		known: map[string]*sleeper{}, awakeLimits: map[string]awakeLimit{}, wakeTime: firstTakes,
+		known: map[string]*sleeper{}, awakeLimits: map[string]awakeLimit{}, wakeTime: initialWakeTime,
 	}
 }
 

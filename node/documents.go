@@ -65,7 +65,7 @@ func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 	return s, pair.ModifyIndex, nil
 }
 
-// maxConflicts is the maximum number of attempts to write a document that others change at the same time.
+// maxConflicts is the maximum number of attempts to write a document that others change meanwhile.
 const maxConflicts = 20
 
 // change changes the slots by check-and-set. change returns false if there is nothing to change any

@@ -36,7 +36,7 @@ func TestAReportBecomesAProfile(t *testing.T) {
 	if p.Engine != "vllm 0.28.0" || p.Driver != "550.90" || p.Class != "l4" || p.Slices != "10of20" || p.Answers != 400 || !p.Measured.Equal(r.Measured) {
 		t.Errorf("%+v", p)
 	}
-	most, rate := r.Curve.Most(learned.Objective{TTFT: 2, TPOT: 0.1})
+	most, rate := r.Curve.MaxConcurrency(learned.Objective{TTFT: 2, TPOT: 0.1})
 	if len(p.Within) != 3 || p.Within[0].Concurrency != most || p.Curve.Rate != rate || p.Within[1].Concurrency >= most || p.Within[2].Concurrency != 0 {
 		t.Errorf("%+v; the objective of the run allows %v at once", p.Within, most)
 	}

@@ -115,7 +115,7 @@ func (r *runner) closedFailed(l *Load, err error) error {
 	if err == nil {
 		return nil
 	}
-	if l.Rounds = r.Rounds.Most; len(l.rates) > 0 {
+	if l.Rounds = r.Rounds.Max; len(l.rates) > 0 {
 		return nil
 	}
 	r.report.Left = append(r.report.Left, fmt.Sprintf("%d callers: %v", l.Concurrency, err))

@@ -90,7 +90,7 @@ type Best struct {
 // most returns the largest number of concurrent mean requests within the objective, and their rate
 // per second.
 func (o Objective) most(c learned.Curve) (n, rate float64) {
-	n, _ = c.Most(learned.Objective{TTFT: o.TTFT.Seconds(), TPOT: o.TPOT.Seconds()})
+	n, _ = c.MaxConcurrency(learned.Objective{TTFT: o.TTFT.Seconds(), TPOT: o.TPOT.Seconds()})
 	if o.E2E > 0 {
 		n = float64(sort.Search(int(n), func(i int) bool {
 			_, first, token := c.At(float64(i + 1))

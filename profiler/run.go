@@ -210,7 +210,8 @@ const maxFailedCells = 3
 
 // pass measures once more each cell that is not known well enough. givenUp holds the reasons for
 // the cells that are given up. pass returns whether there may be more to do.
-func (r *runner) pass(ctx context.Context, cells []profile.Cell, givenUp map[profile.Cell]string) (open bool, err error) {
+func (r *runner) pass(ctx context.Context, cells []profile.Cell,
+	givenUp map[profile.Cell]string) (open bool, err error) {
 	for _, c := range cells {
 		if givenUp[c] != "" || r.Rounds.Done(len(r.waves[c]), profile.Figures(c, r.waves[c])...) {
 			continue
@@ -261,7 +262,7 @@ func (r *runner) expected(c profile.Cell) float64 {
 func (r *runner) rest(cells []profile.Cell, givenUp map[profile.Cell]string) (seconds float64) {
 	for _, c := range cells {
 		if givenUp[c] == "" {
-			seconds += float64(max(0, r.Rounds.Least-len(r.waves[c]))) * r.expected(c)
+			seconds += float64(max(0, r.Rounds.Min-len(r.waves[c]))) * r.expected(c)
 		}
 	}
 	return seconds

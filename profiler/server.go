@@ -151,8 +151,8 @@ func (s *Server) Await(ctx context.Context, most time.Duration) error {
 // models is the response of /v1/models.
 type models struct {
 	Data []struct {
-		ID      string `json:"id"`
-		Longest int    `json:"max_model_len"`
+		ID          string `json:"id"`
+		MaxModelLen int    `json:"max_model_len"`
 	} `json:"data"`
 }
 
@@ -162,7 +162,7 @@ func (m *models) choose(a *About) error {
 	var names []string
 	for _, one := range m.Data {
 		if a.Model == "" || one.ID == a.Model {
-			a.Model, a.Context = one.ID, max(0, one.Longest)
+			a.Model, a.Context = one.ID, max(0, one.MaxModelLen)
 			return nil
 		}
 		names = append(names, printable(one.ID))

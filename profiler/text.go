@@ -87,8 +87,8 @@ func (r *Report) printPoints(w io.Writer) {
 		if c := r.Curve; c != nil && p.Step.N > 0 {
 			step = fmt.Sprintf("%.4g", 1e3*c.StepTime(float64(p.Concurrency), p.KV))
 		}
-		fmt.Fprintf(t, "%d\t%.0f\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", p.Concurrency, p.Tokens, p.Rounds, ms(p.First), prefill,
-			ms(p.Step), step, p.Written.Value)
+		fmt.Fprintf(t, "%d\t%.0f\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", p.Concurrency, p.Tokens, p.Rounds, ms(p.First),
+			prefill, ms(p.Step), step, p.Written.Value)
 	}
 	t.Flush()
 }
@@ -99,8 +99,8 @@ func (r *Report) printCurve(w io.Writer) {
 		return
 	}
 	prefillErrors, stepErrors := r.Prefill.Errors, r.Step.Errors
-	fmt.Fprintf(w, "\nA prompt of t tokens takes %.3g ms (±%.2g) + t x %.4g µs (±%.2g)", 1e3*c.Start, 1e3*prefillErrors[0],
-		1e6*c.Prefill, 1e6*prefillErrors[1])
+	fmt.Fprintf(w, "\nA prompt of t tokens takes %.3g ms (±%.2g) + t x %.4g µs (±%.2g)", 1e3*c.Start,
+		1e3*prefillErrors[0], 1e6*c.Prefill, 1e6*prefillErrors[1])
 	if c.Growth > 0 {
 		fmt.Fprintf(w, ", and %.2g times as much more for each token before it", c.Growth)
 	}

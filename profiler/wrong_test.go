@@ -62,7 +62,7 @@ func against(t *testing.T, stall time.Duration, answer func(w http.ResponseWrite
 	return Run(t.Context(), Options{
 		Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: stall}, Time: 20 * time.Second,
 		Design: profile.Design{Prompts: []int{40, 100, 200, 700}, Concurrencies: []int{1, 2}, Window: 16},
-		Rounds: profile.Rounds{Least: 2, Most: 2, Precision: 1}, Prompt: 50, Output: 8,
+		Rounds: profile.Rounds{Min: 2, Max: 2, Precision: 1}, Prompt: 50, Output: 8,
 	})
 }
 
@@ -244,7 +244,7 @@ func TestAGivenRequest(t *testing.T) {
 	defer web.Close()
 	report, err := Run(t.Context(), Options{
 		Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: time.Minute}, Time: 20 * time.Second,
-		Design: profile.Design{Concurrencies: []int{1, 3}}, Rounds: profile.Rounds{Least: 2, Most: 3, Precision: 1},
+		Design: profile.Design{Concurrencies: []int{1, 3}}, Rounds: profile.Rounds{Min: 2, Max: 3, Precision: 1},
 		Post: &Post{Path: "/v2/models/x/infer", Body: []byte(`{"inputs":[]}`)}, Objective: Objective{E2E: time.Minute},
 	})
 	if err != nil || len(report.Closed) != 2 || report.Best == nil || !(report.Best.Rate > 0) || len(report.Faults) > 0 {

@@ -14,7 +14,7 @@ import (
 
 const (
 	cookie = "aliquot_session"
-	// A session ends after idle without use, and after longest in any case.
+	// A session ends after idle without use, and after maxSessionAge in any case.
 	idle, maxSessionAge = 2 * time.Hour, 12 * time.Hour
 	// recheck is the largest age of Nomad's answer about a token, or about its ACLs.
 	recheck = 30 * time.Second
@@ -98,7 +98,7 @@ func (a *authorizer) askOnce(ctx context.Context, key string, question func(cont
 }
 
 // aclsDisabled reports whether no token is needed. While Nomad does not answer, its last answer counts.
-// If it has never answered, unlocked returns an error and nobody is admitted.
+// If it has never answered, aclsDisabled returns an error and nobody is admitted.
 func (a *authorizer) aclsDisabled(ctx context.Context) (bool, error) {
 	a.mu.Lock()
 	known, now := a.acls, a.now()

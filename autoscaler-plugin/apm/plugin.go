@@ -187,15 +187,15 @@ func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates strin
 
 // logChange logs a change in why a service's counts cannot shrink, and when they can again.
 func (p *Plugin) logChange(service string, h demand.History) {
-	if !p.blockedReasons.Changed(service, h.Doubt) {
+	if !p.blockedReasons.Changed(service, h.NoAnswer) {
 		return
 	}
-	if h.Doubt == "" {
+	if h.NoAnswer == "" {
 		p.log.Info("counts can shrink again", "service", service)
 		return
 	}
 	p.log.Warn("counts can grow but not shrink: a part of the demand is not known", "service", service,
-		"no_answer_from", h.Doubt, "error", strings.ReplaceAll(h.Why.Error(), "\n", "; "))
+		"no_answer_from", h.NoAnswer, "error", strings.ReplaceAll(h.Why.Error(), "\n", "; "))
 }
 
 // QueryMultiple is Query with a list of one result. The open-source agent does not call it.

@@ -33,7 +33,7 @@ type Observer struct {
 type watch struct {
 	busy bool
 	next time.Time
-	// seen is when replicas were last seen healthy, by service ID. It is nil before the first look.
+	// seen is when replicas were last seen healthy, by service ID. It is nil before the first observation.
 	seen map[string]time.Time
 	// unrecorded are the replicas that are not recorded yet, by service ID.
 	unrecorded map[string]newReplica
@@ -118,7 +118,7 @@ func (o *Observer) observeOnce(service string, w *watch, now time.Time) error {
 }
 
 // write records the starts that are fully known. A failed lookup does not delay other starts. A
-// start that cannot be written is retried at the next look.
+// start that cannot be written is retried at the next observation.
 func (o *Observer) write(ctx context.Context, service string, w *watch, now time.Time) error {
 	var samples []Sample
 	var ids []string

@@ -52,10 +52,10 @@ type History struct {
 	// gateways. Before it, the counts of gateways that are gone or have restarted are missing,
 	// although other gateways still remember their part of Queued and Active.
 	Answered int64
-	// Doubt names the sources whose silence cut the history short. Its text stays the same as long
+	// NoAnswer names the sources whose silence cut the history short. Its text stays the same as long
 	// as the cause does. It is "" if nothing is missing. Why has the details.
-	Doubt string
-	Why   error
+	NoAnswer string
+	Why      error
 }
 
 // Span selects a part of a service's history.
@@ -94,9 +94,9 @@ type Gateways struct {
 	last []member
 }
 
-// doubtful is how much history is used while a gateway does not answer: enough to see that demand
-// grows, too little for any policy to shrink.
-const doubtful = 30 * time.Second
+// incompleteWindow is how much history is used while a gateway does not answer: enough to see
+// that demand grows, too little for any policy to shrink.
+const incompleteWindow = 30 * time.Second
 
 // MaxAnswer bounds the size of an answer in bytes. A day of seconds is about 10 MB.
 const MaxAnswer = 64 << 20
@@ -117,20 +117,20 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 	}
 	wait.Wait()
 	var sound []answer
-	var doubts []error
+	var failures []error
 	var silent []string
 	for i, a := range answers {
 		switch {
 		case a.err != nil:
-			doubts = append(doubts, fmt.Errorf("gateway %s: %w", members.known[i].id, guard.Plain(a.err)))
+			failures = append(failures, fmt.Errorf("gateway %s: %w", members.known[i].id, guard.Plain(a.err)))
 			silent = append(silent, members.known[i].id)
 		case a.known:
 			sound = append(sound, a)
 		}
 	}
 	if len(sound) == 0 {
-		if len(doubts) > 0 {
-			return History{}, errors.Join(doubts...)
+		if len(failures) > 0 {
+			return History{}, errors.Join(failures...)
 		}
 		return History{},
 			fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?",
@@ -154,12 +154,12 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 		h = h.Since(members.goneUntil)
 	}
 	if members.stale != nil {
-		silent, doubts = append(silent, "Consul"), append(doubts, members.stale)
+		silent, failures = append(silent, "Consul"), append(failures, members.stale)
 	}
-	if len(doubts) > 0 {
-		h = h.Since(to.Add(-doubtful))
+	if len(failures) > 0 {
+		h = h.Since(to.Add(-incompleteWindow))
 		slices.Sort(silent)
-		h.Doubt, h.Why = strings.Join(silent, ", "), errors.Join(doubts...)
+		h.NoAnswer, h.Why = strings.Join(silent, ", "), errors.Join(failures...)
 	}
 	return h, nil
 }

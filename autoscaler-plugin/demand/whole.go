@@ -6,7 +6,7 @@ import (
 
 // mergeShared merges the answers of gateways that share their queues. Each of them knows the demand of
 // all gateways for as long as it runs. A gateway that has just joined knows little of the past, and
-// a gateway that is cut off knows little of the others, so together takes the largest value of each
+// a gateway that is cut off knows little of the others, so mergeShared takes the largest value of each
 // second. Other answers are returned unchanged.
 func mergeShared(answers []answer) (out []answer, shared bool) {
 	var all answer

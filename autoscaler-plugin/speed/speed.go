@@ -44,7 +44,7 @@ type Reader struct {
 
 	mu   sync.Mutex
 	last map[string]Document
-	// next is when Follow looks at the gateways' rates again, by service.
+	// next is when Follow reads the gateways' rates again, by service.
 	next map[string]time.Time
 }
 

@@ -47,7 +47,7 @@ func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k
 }
 
 // inForce brings new curves into force if they have moved, for the policies of all classes at once.
-// After a restart of the plugin the first look does so, so that nothing shrinks for one cold start.
+// After a restart of the plugin the first evaluation does so, so that nothing shrinks for one cold start.
 func (p *Plugin) inForce(service string, c *scale.Config, k objective.Known, now time.Time) objective.Force {
 	key := service + " " + c.Objective.String()
 	for _, class := range c.Classes {

@@ -103,7 +103,8 @@ func (h hardware) known(trace []simulate.Request) learned.Curve {
 // and their rate per second. The other policies take their targets from these figures. Aliquot's
 // policy does not use them: it plans for the quantile.
 func (s service) within(h hardware) (n, rate float64) {
-	return h.known(s.trace).Most(learned.Objective{TTFT: s.objective.TTFT.Seconds(), TPOT: s.objective.TPOT.Seconds()})
+	return h.known(s.trace).MaxConcurrency(
+		learned.Objective{TTFT: s.objective.TTFT.Seconds(), TPOT: s.objective.TPOT.Seconds()})
 }
 
 // rival is one policy and the hardware that it may use.

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// holdersTTL is how long the answers count once some peer has the object, and noHoldersTTL how long if
-	// none has. A peer that has since removed the object refuses the request for a chunk.
+	// holdersTTL is how long the answers count if some peer has the object, and noHoldersTTL if none
+	// has. A peer that has since removed the object refuses the request for a chunk.
 	holdersTTL, noHoldersTTL = time.Minute, 3 * time.Second
 	// marksTimeout bounds the request. A peer that does not answer in time is not asked again for
 	// unresponsiveTime.

@@ -87,7 +87,7 @@ func (c jobRightSizeCommand) Run(args []string) int {
 	flags.StringVar(&r.class, "class", "", "")
 	flags.StringVar(&r.question.Service, "service", "", "")
 	flags.Float64Var(&r.question.Rate, "rate", 0, "")
-	flags.Float64Var(&r.question.Longest, "longest", 0, "")
+	flags.Float64Var(&r.question.MaxTokens, "longest", 0, "")
 	flags.BoolVar(&r.run, "run", false, "")
 	flags.Var(&r.file.vars, "var", "")
 	flags.Var(&r.file.files, "var-file", "")
@@ -120,8 +120,8 @@ func (r *rightSize) check() error {
 	if r.question.Cost, err = costsOf(r.cost); err != nil {
 		return err
 	}
-	if !(r.question.Rate >= 0 && r.question.Rate <= 1e9) || !(r.question.Longest >= 0 && r.question.Longest <= 1e9) {
-		return fmt.Errorf("-rate=%g -longest=%g: want 0 to 1e9", r.question.Rate, r.question.Longest)
+	if q := r.question; !(q.Rate >= 0 && q.Rate <= 1e9) || !(q.MaxTokens >= 0 && q.MaxTokens <= 1e9) {
+		return fmt.Errorf("-rate=%g -longest=%g: want 0 to 1e9", r.question.Rate, r.question.MaxTokens)
 	}
 	r.file.text, err = r.file.read()
 	return err
@@ -146,7 +146,7 @@ func (r *rightSize) answer() (err error) {
 	if err != nil {
 		return err
 	}
-	q.Longest = cmp.Or(q.Longest, longest)
+	q.MaxTokens = cmp.Or(q.MaxTokens, longest)
 	sizing.Measure(ctx, r.nomad, running)
 	if q.Memory, err = (matrix.Nomad{Client: r.nomad}).Memory(ctx); err != nil {
 		return fmt.Errorf("cannot read the nodes of Nomad: %w", err)
@@ -201,7 +201,7 @@ func (r *rightSize) print(a sizing.Answer) {
 	}
 	r.ui.Output(fmt.Sprintf("%s within %s for %g%% of requests: %s; prompts of %.0f and answers of %.0f tokens on "+
 		"average, at most %.0f together", q.Service, q.Objective, 100*q.Quantile, what, a.Prompt, a.Output,
-		a.Need.Longest))
+		a.Need.MaxTokens))
 	for _, run := range a.Running {
 		text := fmt.Sprintf("Now: %d x %s", run.Replicas, kind(run.Class, run.Slices))
 		if run.Use.Memory > 0 {

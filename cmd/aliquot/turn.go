@@ -49,7 +49,7 @@ Example:
 func (c turnCommand) Run(args []string) int {
 	flags := newFlags("turn", c.ui)
 	turns := turn.Turns{}
-	flags.IntVar(&turns.Most, "most", 0, "")
+	flags.IntVar(&turns.Max, "most", 0, "")
 	release := flags.Bool("release", false, "")
 	flags.StringVar(&turns.Prefix, "key", "aliquot/pull", "")
 	flags.DurationVar(&turns.Lapse, "lapse", time.Hour, "")
@@ -90,8 +90,8 @@ func wrongTurn(t turn.Turns, holder string, release bool) string {
 		return "-key is empty"
 	case release:
 		return ""
-	case t.Most < 1:
-		return fmt.Sprintf("-most=%d: want at least 1", t.Most)
+	case t.Max < 1:
+		return fmt.Sprintf("-most=%d: want at least 1", t.Max)
 	case t.Lapse < 10*time.Second || t.Lapse > 24*time.Hour:
 		return fmt.Sprintf("-lapse=%s: want 10s to 24h", t.Lapse)
 	}

@@ -19,8 +19,8 @@ type reading struct {
 	// mig is set when the GPU is in MIG mode; devices are its MIG devices.
 	mig     bool
 	devices []migDevice
-	// unsure: a call for the MIG mode or devices failed temporarily, so mig and devices may be
-	// wrong.
+	// uncertain is set if a call for the MIG mode or devices failed temporarily, so that mig and
+	// devices may be wrong.
 	uncertain  bool
 	slicing    share.Slicing
 	indicators indicators

@@ -16,8 +16,8 @@ type migDevice struct {
 	common gpu.MiB
 }
 
-// migOf reads the GPU's MIG mode and devices. It sets unsure if a call fails temporarily, because a GPU
-// without its MIG devices would be offered as a whole GPU.
+// migOf reads the GPU's MIG mode and devices. It sets uncertain if a call fails temporarily, because a
+// GPU without its MIG devices would be offered as a whole GPU.
 func migOf(h nvml.Device, out *reading) {
 	enabled, r := h.MIGMode()
 	if r != nvml.Success || !enabled {

@@ -77,7 +77,7 @@ func (w *monitor) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	return fresh
 }
 
-// raised identifies an error, to recognise its repetition in a storm.
+// raised identifies an error, to recognise its repetition within repeatWindow.
 type raised struct {
 	gpu gpu.ID
 	xid uint64

@@ -169,7 +169,7 @@ func (f *Fleet) full(ctx context.Context, t *testing.T) {
 	t.Helper()
 	err := Await(ctx, "all slots in use", func() string {
 		for _, r := range f.options.Replicas {
-			if n := r.Most(); n < r.Slots {
+			if n := r.MaxActive(); n < r.Slots {
 				return fmt.Sprintf("replica %s served %d of %d at once", r.Address, n, r.Slots)
 			}
 		}

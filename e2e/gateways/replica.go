@@ -32,14 +32,14 @@ type Replica struct {
 	// Answer, if set, is a JSON answer that replaces the text.
 	Answer string
 
-	server http.Server
-	mu     sync.Mutex
-	busy   map[string]int      // by gateway process
-	conns  map[net.Conn]string // connections with a request in progress, and the gateway process of each
-	doomed map[string]bool
-	most   int
-	wrong  []string
-	starts []Start
+	server    http.Server
+	mu        sync.Mutex
+	busy      map[string]int      // by gateway process
+	conns     map[net.Conn]string // connections with a request in progress, and the gateway process of each
+	doomed    map[string]bool
+	maxActive int
+	wrong     []string
+	starts    []Start
 }
 
 // Start records the start of one request.
@@ -107,7 +107,7 @@ func (r *Replica) begin(conn net.Conn, from, id string) (counted bool) {
 	r.conns[conn] = from
 	r.starts = append(r.starts, Start{time.Now(), from, id})
 	n := r.sum()
-	r.most = max(r.most, n)
+	r.maxActive = max(r.maxActive, n)
 	if n > r.Slots && n-r.left() > r.Slots {
 		r.wrong = append(r.wrong, fmt.Sprintf("%s: replica %s serves %d of %d: %v", time.Now().Format("15:04:05.000"),
 			r.Address, n, r.Slots, r.busy))
@@ -179,18 +179,18 @@ func (r *Replica) Exceeded() []string {
 	return append([]string(nil), r.wrong...)
 }
 
-// Reset restarts Most and Starts.
+// Reset restarts MaxActive and Starts.
 func (r *Replica) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.most, r.starts = 0, nil
+	r.maxActive, r.starts = 0, nil
 }
 
-// Most returns the largest number of requests that ran at once since Reset.
-func (r *Replica) Most() int {
+// MaxActive returns the largest number of requests that ran at once since Reset.
+func (r *Replica) MaxActive() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.most
+	return r.maxActive
 }
 
 // Starts returns the requests that started since Reset, in order.

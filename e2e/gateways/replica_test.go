@@ -26,7 +26,7 @@ func TestAReplicaNoticesWhatIsBeyondItsSlots(t *testing.T) {
 			http.DefaultClient.Do(req)
 		})
 		err := Await(t.Context(), "a request", func() string {
-			if r.Most() < n {
+			if r.MaxActive() < n {
 				return "it has not begun"
 			}
 			return ""

@@ -28,7 +28,7 @@ func (d *decoder) engine(b *engineBody) Engine {
 	}
 	e := Engine{
 		Metrics: d.text(b.Metrics, "auto"), Port: or(b.Port, 0), Interval: d.duration(b.Interval, time.Second),
-		KVTokens: or(b.KV, 0), MaxPrompt: or(b.Longest, 0), Join: or(b.Join, false),
+		KVTokens: or(b.KV, 0), MaxPrompt: or(b.MaxModelLen, 0), Join: or(b.Join, false),
 		Salt: d.oneOf(b.Salt, "off", "off", "tenant") == "tenant", SaltKey: or(b.SaltKey, ""),
 	}
 	switch {

@@ -139,13 +139,13 @@ type nativeBody struct {
 }
 
 type replicaBody struct {
-	Address *hcl.Attribute `hcl:"address"`
-	Class   *string        `hcl:"class"`
-	Slices  *int           `hcl:"slices"`
-	Slots   *int           `hcl:"slots"`
-	Weight  *float64       `hcl:"weight"`
-	KV      *int           `hcl:"kv_tokens"`
-	Longest *int           `hcl:"max_model_len"`
+	Address     *hcl.Attribute `hcl:"address"`
+	Class       *string        `hcl:"class"`
+	Slices      *int           `hcl:"slices"`
+	Slots       *int           `hcl:"slots"`
+	Weight      *float64       `hcl:"weight"`
+	KV          *int           `hcl:"kv_tokens"`
+	MaxModelLen *int           `hcl:"max_model_len"`
 }
 
 type splitBody struct {
@@ -160,20 +160,20 @@ type sloBody struct {
 	E2E  *hcl.Attribute `hcl:"e2e"`
 	// Quantile is the share of requests that must meet the objective.
 	Quantile *float64 `hcl:"quantile"`
-	// Least is the least urgent priority to which the objective applies.
-	Least *hcl.Attribute `hcl:"priority"`
+	// Priority is the least urgent priority to which the objective applies.
+	Priority *hcl.Attribute `hcl:"priority"`
 }
 
 type engineBody struct {
-	Metrics  *hcl.Attribute `hcl:"metrics"`
-	Port     *int           `hcl:"metrics_port"`
-	Interval *hcl.Attribute `hcl:"interval"`
-	KV       *int           `hcl:"kv_tokens"`
-	Longest  *int           `hcl:"max_model_len"`
-	Join     *bool          `hcl:"join_answers"`
-	Salt     *hcl.Attribute `hcl:"cache_salt"`
-	SaltKey  *string        `hcl:"cache_salt_key_file"`
-	Range    hcl.Range      `hcl:",def_range"`
+	Metrics     *hcl.Attribute `hcl:"metrics"`
+	Port        *int           `hcl:"metrics_port"`
+	Interval    *hcl.Attribute `hcl:"interval"`
+	KV          *int           `hcl:"kv_tokens"`
+	MaxModelLen *int           `hcl:"max_model_len"`
+	Join        *bool          `hcl:"join_answers"`
+	Salt        *hcl.Attribute `hcl:"cache_salt"`
+	SaltKey     *string        `hcl:"cache_salt_key_file"`
+	Range       hcl.Range      `hcl:",def_range"`
 }
 
 type queueBody struct {
@@ -184,7 +184,7 @@ type queueBody struct {
 	Priority *hcl.Attribute `hcl:"default_priority"`
 	Failures *int           `hcl:"eject_failures"`
 	Base     *hcl.Attribute `hcl:"eject_time"`
-	Longest  *hcl.Attribute `hcl:"eject_time_max"`
+	MaxTime  *hcl.Attribute `hcl:"eject_time_max"`
 }
 
 type upstreamBody struct {

@@ -59,7 +59,7 @@ func (d *decoder) objective(b *serviceBody, c *Config, s *Service) {
 	if s.SLO.TTFT > 0 || s.SLO.TPOT > 0 || s.E2E > 0 {
 		s.Quantile = or(b.SLO.Quantile, promisedTo)
 	}
-	s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
+	s.Promised = d.priority(b.SLO.Priority, c.Priorities, len(c.Priorities)-1)
 }
 
 // routes reads the route blocks. A service without any accepts every request.
@@ -134,7 +134,7 @@ func (d *decoder) replicas(blocks []replicaBody, at hcl.Range) []Replica {
 	var out []Replica
 	for _, r := range blocks {
 		one := Replica{Address: d.address(r.Address, at), Class: or(r.Class, ""), Slices: or(r.Slices, 1),
-			Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.Longest, 0)}
+			Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.MaxModelLen, 0)}
 		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 || one.KVTokens < 0 || one.MaxPrompt < 0 {
 			d.fail(at,
 				"replica %s: slots and slices must be at least 1, and "+
@@ -175,7 +175,7 @@ func (d *decoder) queue(b *queueBody, priorities []string) Queue {
 		Max: or(b.Max, 10000), MaxWait: d.duration(b.MaxWait, time.Minute), SendAhead: or(b.Ahead, 0),
 		DefaultPriority: d.priority(b.Priority, priorities, (len(priorities)-1)/2),
 		Eject: dispatch.Ejection{
-			Failures: or(b.Failures, 0), Base: d.duration(b.Base, 0), Max: d.duration(b.Longest, 0),
+			Failures: or(b.Failures, 0), Base: d.duration(b.Base, 0), Max: d.duration(b.MaxTime, 0),
 		},
 	}
 	if b.Theta != nil {

@@ -58,8 +58,8 @@ func (h *Hub) reread(ctx context.Context) {
 	}
 }
 
-// confirmInterval is the interval at which an owner asks Consul whether it is still the owner while some gateway
-// does not acknowledge its heartbeats.
+// confirmInterval is the interval at which an owner asks Consul whether it is still the owner while
+// some gateway does not acknowledge its heartbeats.
 const confirmInterval = 200 * time.Millisecond
 
 // confirm renews this gateway's leases through Consul while other gateways do not acknowledge.

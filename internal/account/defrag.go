@@ -52,7 +52,7 @@ type MoveLimits struct {
 const maxFitCalls = 200
 
 // Report reads the cluster and looks for moves.
-func Report(ctx context.Context, client *api.Client, d pack.Demand, wish MoveLimits) (Fragmentation, error) {
+func Report(ctx context.Context, client *api.Client, d pack.Demand, limits MoveLimits) (Fragmentation, error) {
 	nodes, err := Cluster(ctx, client)
 	if err != nil {
 		return Fragmentation{}, err
@@ -66,7 +66,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish MoveLim
 	for i, n := range nodes {
 		free[i], closed[i] = n.Free, !n.Open
 		for _, h := range n.Held {
-			if h.GPU(n.Free) == 0 || wish.OnlyMovable && rules.refusal(h.Allocation) != "" {
+			if h.GPU(n.Free) == 0 || limits.OnlyMovable && rules.refusal(h.Allocation) != "" {
 				continue
 			}
 			name := groupOf(h.Allocation).String()
@@ -75,7 +75,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish MoveLim
 		}
 	}
 	look := func(barred pack.Barred) (out []Move, to []int) {
-		for _, m := range d.Moves(free, placed, closed, barred, wish.Max) {
+		for _, m := range d.Moves(free, placed, closed, barred, limits.Max) {
 			a := held[m.Placed].Allocation
 			out = append(out, Move{
 				Allocation: a, From: nodes[m.From], To: nodes[m.To],
@@ -85,7 +85,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish MoveLim
 		}
 		return out, to
 	}
-	if f.Moves, err = wish.accepted(ctx, look); err != nil {
+	if f.Moves, err = limits.accepted(ctx, look); err != nil {
 		return Fragmentation{}, err
 	}
 	return f, ctx.Err()

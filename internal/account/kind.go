@@ -19,11 +19,11 @@ import (
 // class and a datacenter.
 type Kind struct{ Class, Pool, NodeClass, Datacenter string }
 
-// Earlier is a class of GPUs that is preferred for work until Most nodes have GPUs of it; 0 for no
+// Earlier is a class of GPUs that is preferred for work until Max nodes have GPUs of it; 0 for no
 // limit.
 type Earlier struct {
 	Class string
-	Most  int
+	Max   int
 }
 
 // Waiting has the tasks of one group of a job that Nomad could not place.
@@ -169,7 +169,7 @@ func (k Kind) first(w Waiting, nodes []Node, earlier []Earlier) bool {
 		if len(there) == 0 {
 			return !k.onlyPool(w.Job) && other.couldRun(w, there)
 		}
-		return (e.Most == 0 || len(there) < e.Most) && slices.ContainsFunc(there, func(n Node) bool {
+		return (e.Max == 0 || len(there) < e.Max) && slices.ContainsFunc(there, func(n Node) bool {
 			return Kind{e.Class, n.Pool, n.NodeClass, n.Datacenter}.couldRun(w, there)
 		})
 	})

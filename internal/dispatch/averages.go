@@ -64,8 +64,8 @@ const defaultSequences = 256
 // and how many per second it then serves. The limits are the replica's slots, its cache, and the
 // objective for the time between tokens if there is one.
 //
-// With n requests at once, each of output tokens and with work seconds of reading, a replica serves
-// rate = n/(output*step + n*work), because reading delays the steps of all.
+// With n requests at once, each of output tokens and with work seconds of prefill, a replica serves
+// rate = n/(output*step + n*work), because prefill delays the steps of all.
 func (a *averages) sustained(k *kind, limit float64) (n, rate float64) {
 	prompt := max(1, a.prompt)
 	held := prompt + a.output/2

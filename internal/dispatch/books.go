@@ -12,9 +12,9 @@ type books struct {
 	shared         shared       // tokens of kv that the cache holds only once for several requests
 	pending        []*Ticket    // sent, without a token yet, in order
 	begun          []*Ticket    // sent, with tokens
-	work           float64      // seconds of reading that pending needs
+	work           float64      // seconds of prefill that pending needs
 	lastFirstToken time.Time    // time of the latest first token
-	prefillShare   prefillShare // fraction of the time that it reads prompts
+	prefillShare   prefillShare // fraction of its time that prefill takes
 
 	external struct { // load that bypasses this queue, according to the engine's last metrics
 		running, waiting, kv float64
@@ -31,7 +31,7 @@ type books struct {
 
 // entry is a request in a replica's books.
 type entry struct {
-	work    float64 // seconds of reading
+	work    float64 // seconds of prefill
 	backlog float64 // the replica's backlog before this request, when it was sent
 	hit     int     // prompt tokens that were in the replica's cache
 	block   int     // tokens of each of its blocks, as in shared
@@ -43,11 +43,11 @@ type entry struct {
 	counted bool      // the engine reported the number of tokens
 }
 
-// prefillShare is the fraction of its time that a replica spends reading prompts: recently, and over a
+// prefillShare is the fraction of its time that a replica spends on prefill: recently, and over a
 // longer period.
 type prefillShare struct {
-	recent, long float64 // seconds of reading, decaying over span and over longSpan
-	mean         float64 // seconds of reading of one prompt
+	recent, long float64 // seconds of prefill, decaying over span and over longSpan
+	mean         float64 // seconds of prefill of one prompt
 	span         float64
 	at           time.Time
 }

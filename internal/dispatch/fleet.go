@@ -131,7 +131,8 @@ func (f *fleet) put(r Replica, k *kind) {
 
 func (f *fleet) add(r Replica, k *kind) {
 	s := &server{
-		Replica: r, index: -1, suspension: -1, tier: f.tierOf(k, 0), prefixes: f.index.open(), slowdown: slowdown{factor: 1},
+		Replica: r, index: -1, suspension: -1, tier: f.tierOf(k, 0), prefixes: f.index.open(),
+		slowdown: slowdown{factor: 1},
 	}
 	f.servers[r.ID] = s
 	f.all = append(f.all, s)

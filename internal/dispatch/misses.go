@@ -28,8 +28,8 @@ const (
 )
 
 // shouldDefer reports whether it is better to send a request to the replica later: its first token would
-// still be in time, and reading it now would make answers there miss the objective. While the
-// replica reads nothing, they end or gain time.
+// still be in time, and its prefill now would make answers there miss the objective. While the
+// replica has no prefill, they end or gain time.
 func (w *walk) shouldDefer(v *view, z need, work float64) bool {
 	limit := w.slo.TTFT.Seconds()
 	return z.waited+v.firstAfter(work) < maxWaitFraction*limit && v.on.books.risk.of(work) > minMisses
@@ -64,7 +64,7 @@ func (l *lengths) add(ratio float64) {
 }
 
 // risk is how many answers of a replica would miss the objective's time between tokens if the
-// replica read for some more seconds, in addition to those that miss it anyway.
+// replica spent some more seconds on prefill, in addition to those that miss it anyway.
 type risk struct {
 	upTo  [riskEdges]float64 // by edge
 	at    time.Time

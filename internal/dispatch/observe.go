@@ -11,14 +11,14 @@ const (
 	// sameStep is the maximum distance between first tokens of the same step.
 	sameStep = 2 * time.Millisecond
 	// cachePressure is the used fraction of its cache above which a replica may make requests wait for
-	// memory. Such a wait must not be mistaken for slow reading.
+	// memory. Such a wait must not be mistaken for slow prefill.
 	cachePressure = 0.85
 	// wholeWeight is the weight of an answer that is not streamed as a sample of both speeds: it
 	// shows only how long they took together.
 	wholeWeight = 0.25
 )
 
-// firstTokens are first tokens that arrived together, after one period of reading.
+// firstTokens are first tokens that arrived together, after one period of prefill.
 type firstTokens struct {
 	since, at time.Time
 	prompts   float64
@@ -101,7 +101,7 @@ func (s *server) ended(t *Ticket, verdict Verdict, now time.Time) {
 }
 
 // learnWhole learns from an answer that was not streamed: it took so many times longer than
-// expected, and nothing shows whether because of reading or of steps.
+// expected, and nothing shows whether because of prefill or of steps.
 func (s *server) learnWhole(t *Ticket, now time.Time) {
 	e, b, k := &t.entry, &s.books, s.tier.kind
 	took := now.Sub(t.started).Seconds() - e.backlog

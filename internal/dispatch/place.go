@@ -56,7 +56,7 @@ type choice struct {
 	rank int
 	// until, if on is nil, is how long to wait for another replica; zero if only a change can help.
 	until time.Time
-	// work is the seconds that the replica reads; hit is the tokens that it need not read.
+	// work is the seconds of prefill; hit is the prompt tokens that are in the cache.
 	work float64
 	hit  int
 }

@@ -7,23 +7,23 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// speed is how fast one kind of hardware runs the service's model: the seconds to read a prompt and
-// the seconds of a step of its batch.
+// speed is how fast one kind of hardware runs the service's model: the seconds to read a
+// prompt (prefill) and the seconds of a step of its batch.
 type speed struct {
 	prefill [2]float64 // per prompt, and per prompt token
 	step    [3]float64 // per step, per sequence in it, and per token in the cache
 }
 
-// attention is the factor by which the time to read a token grows with each token before it.
+// attention is the factor by which the prefill of a token grows with each token before it.
 const attention = 3.3e-5
 
-// prefillTime returns how long a replica reads a prompt of which fresh tokens are not in its cache.
+// prefillTime returns the seconds of prefill for a prompt of which fresh tokens are not in the cache.
 func (v *speed) prefillTime(fresh, prompt float64) float64 {
 	return v.prefill[0] + v.prefill[1]*attentionCost(fresh, prompt)
 }
 
-// attentionCost returns the cost of fresh tokens at the end of a prompt, in tokens that cost as much as
-// the first one.
+// attentionCost returns the prefill cost of fresh tokens at the end of a prompt, in tokens that cost as
+// much as the first one.
 func attentionCost(fresh, prompt float64) float64 { return fresh * (1 + attention*(prompt-fresh/2)) }
 
 // stepTime returns how long a step of n sequences takes with kv tokens in the cache.
@@ -31,7 +31,7 @@ func (v *speed) stepTime(n, kv float64) float64 {
 	return v.step[0] + v.step[1]*n + v.step[2]*kv
 }
 
-// prefillTerms and stepTerms return the assumed seconds of each part of reading prompts and of a step.
+// prefillTerms and stepTerms return the assumed seconds of each part of prefill and of a step.
 func (v *speed) prefillTerms(prompts, tokens float64) [3]float64 {
 	return [3]float64{v.prefill[0] * prompts, v.prefill[1] * tokens}
 }
@@ -41,8 +41,8 @@ func (v *speed) stepTerms(n, kv float64) [3]float64 {
 }
 
 // assumed returns the speed of a replica before anything is measured: an 8B model in 16 bits on an
-// H100, derived from its data sheet (half of the peak FLOPS while it reads, 0.8 of the memory
-// bandwidth while it steps), scaled to the class. compute and bandwidth are relative to an H100.
+// H100, derived from its data sheet (half of the peak FLOPS during prefill, 0.8 of the
+// memory bandwidth during a step), scaled to the class. compute and bandwidth are relative to an H100.
 func assumed(compute, bandwidth float64) speed {
 	return speed{
 		prefill: [2]float64{0.01 / compute, 3.6e-5 / compute},
@@ -85,8 +85,8 @@ func (f *fleet) refresh(a *averages, limit float64, now time.Time) {
 	}
 }
 
-// Curve is what was learned about the speed of a kind of replica. Reading a prompt takes Start
-// seconds, and Prefill seconds for each token, increased by the factor Growth for every token
+// Curve is what was learned about the speed of a kind of replica. Prefill takes Start seconds
+// for each prompt, and Prefill seconds for each token, increased by the factor Growth for every token
 // before it. A step takes A + B n + C kv seconds with n requests in flight and kv tokens in their
 // caches.
 type Curve struct {
@@ -136,7 +136,7 @@ type Speed struct {
 	speed  speed
 }
 
-// PrefillTime returns the seconds to read a prompt of so many tokens.
+// PrefillTime returns the seconds of prefill for a prompt of so many tokens.
 func (s Speed) PrefillTime(tokens float64) float64 { return s.speed.prefillTime(tokens, tokens) }
 
 // StepTime returns the seconds of a step for n answers with kv tokens in the cache.

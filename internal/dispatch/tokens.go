@@ -70,7 +70,7 @@ func (w *walk) late(z need, seconds float64) bool {
 }
 
 // leastCost returns the view of the replica on which a request costs the fewest seconds, the first of
-// equal ones, and the seconds that it would read there.
+// equal ones, and the seconds of prefill there.
 func (w *walk) leastCost(t *Ticket, z need, delayWeight float64) (best *view, work float64) {
 	p := t.rule
 	size := min(t.Prompt, w.longest(t.rule))
@@ -81,8 +81,8 @@ func (w *walk) leastCost(t *Ticket, z need, delayWeight float64) (best *view, wo
 		if !w.eligible(v, t, size) || preferred && !slices.Contains(p.Prefer, v.on.Class) {
 			continue
 		}
-		if cost, reads := w.cost(v, z, delayWeight, least); cost < least {
-			best, least, work = v, cost, reads
+		if cost, prefill := w.cost(v, z, delayWeight, least); cost < least {
+			best, least, work = v, cost, prefill
 		}
 	}
 	return best, work
@@ -127,14 +127,14 @@ const (
 	// minDelayWeight is the weight of the seconds that a request takes from others while nobody waits.
 	// The weight grows with the number of waiting requests.
 	minDelayWeight = 0.25
-	// maxPrefillShare limits the predicted share of reading.
+	// maxPrefillShare limits the predicted share of prefill.
 	maxPrefillShare = 0.95
 	// futureWeight is the weight of the seconds that it takes from future requests.
 	futureWeight = 3
 )
 
-// cost returns what a request would cost on a replica, in seconds, and how many seconds the replica
-// would read. If the cost is at least enough, it may return any value of at least enough.
+// cost returns what a request would cost on a replica, in seconds, and the seconds of prefill
+// in it. If the cost is at least enough, it may return any value of at least enough.
 func (w *walk) cost(v *view, z need, delayWeight, enough float64) (cost, work float64) {
 	next := v.base + v.perToken*(z.prompt+z.output/2)
 	answer := z.output * next * v.slowdown

@@ -19,13 +19,13 @@ type view struct {
 	streams   float64
 	backlog   float64 // seconds until it has read what it was sent
 	waiting   float64 // waiting prompts that bypassed this queue
-	promised  float64 // seconds of reading
+	promised  float64 // seconds of prefill
 
 	step                      float64 // seconds of its current step
-	base, perToken            float64 // seconds of a step with one more request: without tokens, and for each token of it
-	perPrompt, perPromptToken float64 // seconds of reading, for each prompt and each token
-	slowdown                  float64 // how many times longer a token takes than a step, because of reading meanwhile
-	ahead                     float64 // seconds that future requests wait for each second of reading
+	base, perToken            float64 // seconds of a step with one more request: without tokens, and for each
+	perPrompt, perPromptToken float64 // seconds of prefill, for each prompt and for each of its tokens
+	slowdown                  float64 // how many times longer a token takes than a step, because of prefill meanwhile
+	ahead                     float64 // seconds that future requests wait for each second of prefill
 }
 
 // walk examines the waiting requests in Tokens mode and places each where it costs least. It starts
@@ -94,8 +94,7 @@ func (s *server) view(now time.Time) view {
 	return v
 }
 
-// firstAfter returns the seconds until the first token of a request for which the replica reads
-// work seconds.
+// firstAfter returns the seconds until the first token of a request whose prefill takes work seconds.
 func (v *view) firstAfter(work float64) float64 {
 	return v.backlog + v.promised + v.waiting*work + work
 }

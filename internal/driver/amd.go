@@ -14,7 +14,7 @@ var amd = Maker{
 	Longer:   true, // 1:6.14.14.30100100-2193512.24.04
 	Prefixes: []string{"amdgpu-dkms", "amdgpu-core"},
 	Require:  requireAMD, Sets: setsAMD, Flavours: func(string, Flavour) []Flavour { return []Flavour{""} },
-	Extra: func(Facts, string, Set) []Wish { return nil },
+	Extra: func(Facts, string, Set) []SetPackage { return nil },
 	Other: func(string, Flavour) bool { return false },
 	ByHand: func(d Distribution, _ string) string {
 		return "add https://repo.radeon.com/amdgpu/<release>/el/" + d.Version +
@@ -36,6 +36,6 @@ func requireAMD(d Device) Requirement {
 func setsAMD(Facts, string, Flavour) []Set {
 	return []Set{{
 		Source: "AMD's repository", Where: "https://repo.radeon.com/amdgpu/<release>/ubuntu", DKMS: true,
-		Wishes: []Wish{{Name: "amdgpu-dkms"}},
+		Packages: []SetPackage{{Name: "amdgpu-dkms"}},
 	}}
 }

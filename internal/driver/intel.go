@@ -13,7 +13,7 @@ var intel = Maker{
 	},
 	Sets:     func(Facts, string, Flavour) []Set { return nil },
 	Flavours: func(string, Flavour) []Flavour { return []Flavour{""} },
-	Extra:    func(Facts, string, Set) []Wish { return nil },
+	Extra:    func(Facts, string, Set) []SetPackage { return nil },
 	Other:    func(string, Flavour) bool { return false },
 	ByHand:   func(Distribution, string) string { return "install another kernel" },
 }

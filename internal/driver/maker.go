@@ -60,21 +60,21 @@ type Maker struct {
 	ByHand func(d Distribution, version string) string
 	// Extra lists further packages that the host needs with a version, such as those of
 	// switches.
-	Extra func(f Facts, version string, s Set) []Wish
+	Extra func(f Facts, version string, s Set) []SetPackage
 }
 
 // Set is a set of packages that together install a driver.
 type Set struct {
 	// Source is who provides the packages, Where the package source that has them.
 	Source, Where string
-	Wishes        []Wish
+	Packages      []SetPackage
 	// DKMS is set if the modules are compiled on the host, so that the firmware knows no key that
 	// signs them.
 	DKMS bool
 }
 
-// Wish is a package of a set.
-type Wish struct {
+// SetPackage is a package of a set.
+type SetPackage struct {
 	Name string
 	// Any accepts the newest version, because the package's version is not that of the driver.
 	Any bool

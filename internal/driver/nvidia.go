@@ -100,7 +100,7 @@ func setsNVIDIA(f Facts, version string, modules Flavour) []Set {
 	if modules == Open {
 		dkms = "nvidia-kernel-open-dkms"
 	}
-	theirs := Set{Source: "NVIDIA's repository", Where: nvidiasRepository, DKMS: true, Wishes: []Wish{
+	theirs := Set{Source: "NVIDIA's repository", Where: nvidiasRepository, DKMS: true, Packages: []SetPackage{
 		{Name: fmt.Sprintf("nvidia-driver-pinning-%d", Branch(version)), Any: true, Optional: true},
 		{Name: "nvidia-driver-cuda"}, {Name: dkms},
 	}}
@@ -112,7 +112,7 @@ func setsNVIDIA(f Facts, version string, modules Flavour) []Set {
 		}
 		own := Set{Source: "Debian",
 			Where: "contrib, non-free and non-free-firmware of Debian and its security archive", DKMS: true,
-			Wishes: []Wish{
+			Packages: []SetPackage{
 				{Name: kernel}, {Name: "nvidia-smi"}, {Name: "nvidia-cuda-mps"}, {Name: "libcuda1"},
 				{Name: "libnvidia-ml1"},
 				{Name: "nvidia-persistenced", Any: true, Optional: true},
@@ -141,23 +141,23 @@ func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 	if modules == Open {
 		suffix = "-open"
 	}
-	user := []Wish{{Name: "nvidia-utils-" + branch}, {Name: "nvidia-compute-utils-" + branch},
+	user := []SetPackage{{Name: "nvidia-utils-" + branch}, {Name: "nvidia-compute-utils-" + branch},
 		{Name: "libnvidia-compute-" + branch},
 		{Name: "nvidia-kernel-common-" + branch}}
 	const where = "restricted of Ubuntu, its updates and security archives"
 	return []Set{
 		// Its version is that of the kernel, not of the driver.
 		{Source: "Ubuntu, modules signed by Ubuntu", Where: where,
-			Wishes: append([]Wish{{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true}},
+			Packages: append([]SetPackage{{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true}},
 				user...)},
 		{Source: "Ubuntu, modules compiled here", Where: where, DKMS: true,
-			Wishes: append([]Wish{{Name: "nvidia-dkms-" + branch + suffix}}, user...)},
+			Packages: append([]SetPackage{{Name: "nvidia-dkms-" + branch + suffix}}, user...)},
 	}
 }
 
 // extraNVIDIA returns the fabric manager with exactly the driver's version. GPUs behind NVSwitches
 // do not start without it.
-func extraNVIDIA(f Facts, version string, s Set) []Wish {
+func extraNVIDIA(f Facts, version string, s Set) []SetPackage {
 	lsm := false
 	for _, d := range f.GPUs {
 		lsm = lsm || needsLSM[d.ID]
@@ -169,9 +169,9 @@ func extraNVIDIA(f Facts, version string, s Set) []Wish {
 	if Branch(version) >= 590 && s.Where == nvidiasRepository {
 		name = "nvidia-fabricmanager" // from 590 on, names in this repository have no number
 	}
-	out := []Wish{{Name: name}}
+	out := []SetPackage{{Name: name}}
 	if lsm {
-		out = append(out, Wish{Name: "nvlsm", Any: true})
+		out = append(out, SetPackage{Name: "nvlsm", Any: true})
 	}
 	return out
 }

@@ -266,7 +266,7 @@ func (p *Plan) choose(f Facts, m Maker, need Requirement, version string, dkms b
 			if s.DKMS && !dkms {
 				continue
 			}
-			s.Wishes = slices.Concat(s.Wishes, m.Extra(f, version, s), headers(f, s))
+			s.Packages = slices.Concat(s.Packages, m.Extra(f, version, s), headers(f, s))
 			pins, missing := pin(f, m, s, version)
 			if f.SecureBoot && s.DKMS {
 				missing = append(missing, "modules that are signed")
@@ -317,25 +317,25 @@ func offered(f Facts, m Maker, need Requirement) []string {
 }
 
 // headers returns the package of the running kernel's headers. A metapackage could install a new kernel.
-func headers(f Facts, s Set) []Wish {
+func headers(f Facts, s Set) []SetPackage {
 	name := "linux-headers-" + f.Kernel
 	if !s.DKMS || f.installed(name) {
 		return nil
 	}
-	return []Wish{{Name: name, Any: true}}
+	return []SetPackage{{Name: name, Any: true}}
 }
 
 // pin finds the packages of a set in a version, and names what is missing.
 func pin(f Facts, m Maker, s Set, version string) (pins []Pin, missing []string) {
-	for _, w := range s.Wishes {
-		i := slices.IndexFunc(f.Available[w.Name], func(v string) bool { return w.Any || m.carries(v, version) })
+	for _, p := range s.Packages {
+		i := slices.IndexFunc(f.Available[p.Name], func(v string) bool { return p.Any || m.carries(v, version) })
 		switch {
 		case i >= 0:
-			pins = append(pins, Pin{w.Name, f.Available[w.Name][i]})
-		case !w.Optional && w.Any:
-			missing = append(missing, w.Name)
-		case !w.Optional:
-			missing = append(missing, w.Name+" "+version)
+			pins = append(pins, Pin{p.Name, f.Available[p.Name][i]})
+		case !p.Optional && p.Any:
+			missing = append(missing, p.Name)
+		case !p.Optional:
+			missing = append(missing, p.Name+" "+version)
 		}
 	}
 	return pins, missing

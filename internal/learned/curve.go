@@ -12,8 +12,8 @@ import (
 // Curve is the speed of an engine that batches, for one model on one kind of hardware, and the load
 // under which it was measured. Times are in seconds.
 type Curve struct {
-	// Reading a prompt takes Start, and Prefill for each of its tokens, increased by the factor
-	// Growth for every token before it.
+	// Reading a prompt (prefill) takes Start, and Prefill for each of its tokens, increased by the
+	// factor Growth for every token before it.
 	Start   float64 `json:"start,omitempty"`
 	Prefill float64 `json:"prefill"`
 	Growth  float64 `json:"growth,omitempty"`
@@ -105,15 +105,15 @@ func (c Curve) PrefillTime(tokens float64) float64 {
 // StepTime returns the seconds of a step with n requests and kv tokens in their caches.
 func (c Curve) StepTime(n, kv float64) float64 { return c.A + c.B*n + c.C*kv }
 
-// Most returns the largest number of mean requests that a replica serves at once within the
-// objective, and how many per second it then serves. Both are 0 if it misses the objective with
-// one. Most times Held is the largest number of tokens in flight.
+// MaxConcurrency returns the largest number of mean requests that a replica serves at once within
+// the objective, and how many per second it then serves. Both are 0 if it misses the objective with
+// one. The number times Held is the largest number of tokens in flight.
 //
-// With n requests at once, each of Output tokens and with work seconds of reading, a replica serves
-// rate = n/(Output*step + n*work) a second, because reading delays the steps of all, and it reads
-// for the fraction rate*work of its time. A token then takes step/(1-share), and a first token
+// With n requests at once, each of Output tokens and with work seconds of prefill, a replica serves
+// rate = n/(Output*step + n*work) a second, because prefill delays the steps of all, and
+// takes the fraction rate*work of its time. A token then takes step/(1-share), and a first token
 // work/(1-share), on average: the caller leaves room for the requests that are slower.
-func (c Curve) Most(o Objective) (n, rate float64) {
+func (c Curve) MaxConcurrency(o Objective) (n, rate float64) {
 	bound := c.bound()
 	n = float64(sort.Search(int(bound), func(i int) bool { return !c.meets(o, float64(i+1)) }))
 	if n == 0 {
@@ -137,30 +137,30 @@ func (c Curve) bound() float64 {
 
 // Limit is the load that a replica can take within an objective. Times are in seconds.
 type Limit struct {
-	// Most is the number of mean requests that it serves at once, or 0 if it misses the objective
-	// with one. Rate is how many per second it then serves. If Most is 0, Rate is half of its
+	// Concurrency is the number of mean requests that it serves at once, or 0 if it misses the objective
+	// with one. Rate is how many per second it then serves. If Concurrency is 0, Rate is half of its
 	// maximum.
-	Most, Rate float64
-	// First and Token are the mean times to the first token and between tokens with Most requests,
-	// or with one if Most is 0.
+	Concurrency, Rate float64
+	// First and Token are the mean times to the first token and between tokens with Concurrency requests,
+	// or with one if Concurrency is 0.
 	First, Token float64
 	// Slack is how long a mean answer may be delayed between its tokens, 0 for any time.
 	Slack float64
 }
 
 // Within returns the load at which a fraction of the requests, the quantile, meets the objective.
-// Most considers only the mean request.
+// MaxConcurrency considers only the mean request.
 func (c Curve) Within(o Objective, quantile float64) Limit {
-	l := Limit{Most: float64(sort.Search(int(c.bound()), func(i int) bool {
+	l := Limit{Concurrency: float64(sort.Search(int(c.bound()), func(i int) bool {
 		return !c.holds(o, quantile, float64(i+1))
 	}))}
-	if l.Most > 0 {
-		l.Rate, _, _ = c.At(l.Most)
+	if l.Concurrency > 0 {
+		l.Rate, _, _ = c.At(l.Concurrency)
 	} else {
-		_, most := c.Most(Objective{})
+		_, most := c.MaxConcurrency(Objective{})
 		l.Rate = most / 2
 	}
-	n := max(1, l.Most)
+	n := max(1, l.Concurrency)
 	_, l.First, l.Token = c.At(n)
 	if o.TPOT > 0 {
 		l.Slack = max(0, (c.Output-1)*(o.TPOT-c.StepTime(n, n*c.Held())))
@@ -174,7 +174,7 @@ const spread = 2
 
 // holds reports whether the given fraction of answers meets the time between tokens among n
 // requests: prompts of the n-1 others arrive at random while an answer lasts as long as it may, and
-// each delays the answer by its reading time. The sum of the delays is approximately normal.
+// each delays the answer by its prefill. The sum of the delays is approximately normal.
 func (c Curve) holds(o Objective, quantile, n float64) bool {
 	if !c.meets(o, n) {
 		return false

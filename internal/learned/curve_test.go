@@ -13,7 +13,7 @@ var a100 = Curve{
 	Prompt: 1200, Output: 200, KV: 450_000, Samples: 100,
 }
 
-func TestMostIsBoundedByWhatBindsFirst(t *testing.T) {
+func TestMaxConcurrencyIsBoundedByWhatBindsFirst(t *testing.T) {
 	with := func(change func(*Curve)) Curve {
 		c := a100
 		change(&c)
@@ -34,7 +34,7 @@ func TestMostIsBoundedByWhatBindsFirst(t *testing.T) {
 		"a step too long for any":     {a100, Objective{TPOT: 0.01}, 0, 0},
 		"a prompt too long to read":   {a100, Objective{TTFT: 0.1}, 0, 0},
 	} {
-		n, rate := w.curve.Most(w.objective)
+		n, rate := w.curve.MaxConcurrency(w.objective)
 		if n < w.least || n > w.most || (n > 0) != (rate > 0) {
 			t.Errorf("%s: %v at %v a second, want %v to %v", name, n, rate, w.least, w.most)
 		}
@@ -43,7 +43,7 @@ func TestMostIsBoundedByWhatBindsFirst(t *testing.T) {
 
 // Whatever was measured: the number is whole and possible, one more does not meet the
 // objective, and a looser objective never allows less.
-func TestMostIsTheLargestThatMeetsTheObjective(t *testing.T) {
+func TestMaxConcurrencyIsTheLargestThatMeetsTheObjective(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := Curve{
 			Start: rapid.Float64Range(0, 1).Draw(t, "start"), Prefill: rapid.Float64Range(0, 0.01).Draw(t, "prefill"),
@@ -53,14 +53,14 @@ func TestMostIsTheLargestThatMeetsTheObjective(t *testing.T) {
 			KV: rapid.SampledFrom([]float64{0, 1000, 450_000}).Draw(t, "kv"), Slots: rapid.SampledFrom([]float64{0, 1, 64}).Draw(t, "slots"),
 		}
 		o := Objective{TTFT: rapid.SampledFrom([]float64{0, 0.1, 2}).Draw(t, "ttft"), TPOT: rapid.SampledFrom([]float64{0, 0.01, 0.1}).Draw(t, "tpot")}
-		n, rate := c.Most(o)
+		n, rate := c.MaxConcurrency(o)
 		if n != math.Floor(n) || n < 0 || n > c.bound() || !(rate >= 0) || math.IsInf(rate, 0) {
 			t.Fatalf("%v at %v a second, of %v", n, rate, c.bound())
 		}
 		if n > 0 && !c.meets(o, n) || n+1 <= c.bound() && c.meets(o, n+1) {
 			t.Fatalf("%v is not the largest that meets the objective", n)
 		}
-		if looser, _ := c.Most(Objective{TTFT: 2 * o.TTFT, TPOT: 2 * o.TPOT}); looser < n {
+		if looser, _ := c.MaxConcurrency(Objective{TTFT: 2 * o.TTFT, TPOT: 2 * o.TPOT}); looser < n {
 			t.Fatalf("twice the time allows %v, once %v", looser, n)
 		}
 	})

@@ -9,8 +9,8 @@ import (
 )
 
 // Prior derives a curve for a class that nobody has measured from the hardware table: it scales the
-// best-known curve of another class, the reading of prompts by the arithmetic rates of both, and
-// the steps by their memory bandwidths. of is the fraction of a GPU of the class that a replica
+// best-known curve of another class, prefill by the arithmetic rates of both, and the steps by their
+// memory bandwidths. of is the fraction of a GPU of the class that a replica
 // has, or its number of GPUs. The size of its cache is unknown. known is curves by class and
 // slices. ok is false if no curve is known or the table lacks one of the classes.
 func Prior(class string, of float64, known map[string]map[string]Curve) (c Curve, ok bool) {
@@ -35,11 +35,10 @@ func Prior(class string, of float64, known map[string]map[string]Curve) (c Curve
 	return c, ok
 }
 
-// scaled returns the curve on other hardware, where reading a prompt and making a step take so many
-// times as long.
-func (c Curve) scaled(reading, stepping float64) Curve {
-	c.Start, c.Prefill = c.Start*reading, c.Prefill*reading
-	c.A, c.C = c.A*stepping, c.C*stepping
+// scaled returns the curve on other hardware, where prefill and a step take so many times as long.
+func (c Curve) scaled(prefill, step float64) Curve {
+	c.Start, c.Prefill = c.Start*prefill, c.Prefill*prefill
+	c.A, c.C = c.A*step, c.C*step
 	c.KV, c.Rate = 0, 0
 	return c
 }

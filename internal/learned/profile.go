@@ -56,7 +56,7 @@ type Within struct {
 
 // WithinOf returns the load that a curve predicts within an objective.
 func WithinOf(c Curve, o Objective) Within {
-	n, rate := c.Most(o)
+	n, rate := c.MaxConcurrency(o)
 	return Within{Objective: o, Concurrency: n, Rate: rate, Tokens: rate * c.Output}
 }
 
@@ -64,10 +64,10 @@ func WithinOf(c Curve, o Objective) Within {
 // by a curve.
 func Promised(c Curve, o Objective, quantile float64) Within {
 	l := c.Within(o, quantile)
-	if l.Most == 0 {
+	if l.Concurrency == 0 {
 		return Within{Objective: o}
 	}
-	return Within{Objective: o, Concurrency: l.Most, Rate: l.Rate, Tokens: l.Rate * c.Output}
+	return Within{Objective: o, Concurrency: l.Concurrency, Rate: l.Rate, Tokens: l.Rate * c.Output}
 }
 
 // Profiles are the measurements of one kind of replica of a service, newest last. It is the value

@@ -15,16 +15,16 @@ func TestAQuantileIsHarderThanTheMean(t *testing.T) {
 			Output: rapid.Float64Range(1, 1000).Draw(t, "output"), KV: 100_000,
 		}
 		o := Objective{TTFT: rapid.Float64Range(0, 5).Draw(t, "ttft"), TPOT: rapid.Float64Range(0, 0.3).Draw(t, "tpot")}
-		mean, _ := c.Most(o)
+		mean, _ := c.MaxConcurrency(o)
 		half, most := c.Within(o, 0.5), c.Within(o, 0.99)
-		if half.Most > mean || most.Most > half.Most {
-			t.Fatalf("%v requests at once in the mean, %v for half of them, %v for 99%%", mean, half.Most, most.Most)
+		if half.Concurrency > mean || most.Concurrency > half.Concurrency {
+			t.Fatalf("%v requests at once in the mean, %v for half of them, %v for 99%%", mean, half.Concurrency, most.Concurrency)
 		}
 		if !(most.Rate > 0) || !(most.First > 0) || !(most.Token > 0) || !(most.Slack >= 0) {
 			t.Fatalf("%+v", most)
 		}
-		if rate, _, _ := c.At(max(1, most.Most)); most.Most > 0 && rate != most.Rate {
-			t.Fatalf("%v at once are %v a second, not %v", most.Most, rate, most.Rate)
+		if rate, _, _ := c.At(max(1, most.Concurrency)); most.Concurrency > 0 && rate != most.Rate {
+			t.Fatalf("%v at once are %v a second, not %v", most.Concurrency, rate, most.Rate)
 		}
 	})
 }
@@ -33,13 +33,13 @@ func TestWhatCannotBeKeptIsToldForOneRequest(t *testing.T) {
 	c := Curve{Prefill: 1e-4, A: 0.02, B: 2e-5, C: 1e-7, Prompt: 1000, Output: 100, KV: 100_000}
 	l := c.Within(Objective{TTFT: 0.01}, 0.99)
 	_, first, token := c.At(1)
-	_, most := c.Most(Objective{})
-	if l.Most != 0 || l.First != first || l.Token != token || l.Rate != most/2 {
+	_, most := c.MaxConcurrency(Objective{})
+	if l.Concurrency != 0 || l.First != first || l.Token != token || l.Rate != most/2 {
 		t.Errorf("%+v, want none at once, %v and %v of one, and half of %v a second", l, first, token, most)
 	}
 	slow := c
 	slow.Output = 400
-	if a, b := c.Within(Objective{E2E: 5}, 0.9).Most, slow.Within(Objective{E2E: 5}, 0.9).Most; a == 0 || b != 0 {
+	if a, b := c.Within(Objective{E2E: 5}, 0.9).Concurrency, slow.Within(Objective{E2E: 5}, 0.9).Concurrency; a == 0 || b != 0 {
 		t.Errorf("5 s to the end of 100 tokens at %v at once, of 400 at %v", a, b)
 	}
 }
@@ -50,7 +50,7 @@ func TestARequestAloneIsHeldUpByNoOther(t *testing.T) {
 	c := Curve{Start: 0.002, Prefill: 144e-6, A: 0.0147, B: 20e-6, C: 196e-9, Prompt: 2000, Output: 28, KV: 80_000}
 	o := Objective{TTFT: 3, TPOT: 0.1}
 	l := c.Within(o, 0.99)
-	if n, _ := c.Most(o); l.Most < 1 || l.Most >= n {
-		t.Errorf("short answers to long prompts: %v at once, in the mean %v", l.Most, n)
+	if n, _ := c.MaxConcurrency(o); l.Concurrency < 1 || l.Concurrency >= n {
+		t.Errorf("short answers to long prompts: %v at once, in the mean %v", l.Concurrency, n)
 	}
 }

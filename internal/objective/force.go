@@ -92,7 +92,8 @@ func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
 		other = other || size != f.size[class.Name]
 		out.size[class.Name] = size
 		out.from(class.Name, profiled, size)
-		out.serving[class.Name] = within(curve, c.Objective, f.size[class.Name] != "" && f.serving[class.Name].Most > 0)
+		met := f.size[class.Name] != "" && f.serving[class.Name].Concurrency > 0
+		out.serving[class.Name] = within(curve, c.Objective, met)
 		out.tokens = max(1, curve.Prompt+curve.Output)
 	}
 	other = other || !maps.Equal(f.assumed, out.assumed)
@@ -180,8 +181,8 @@ func within(curve learned.Curve, objective *scale.Objective, met bool) scale.Ser
 	o := learned.Objective{TTFT: objective.TTFT.Seconds(), TPOT: objective.TPOT.Seconds(), E2E: objective.E2E.Seconds()}
 	l := curve.Within(o, objective.Quantile)
 	loose := learned.Objective{TTFT: metTolerance * o.TTFT, TPOT: metTolerance * o.TPOT, E2E: metTolerance * o.E2E}
-	if met && l.Most == 0 && curve.Within(loose, objective.Quantile).Most > 0 {
-		l.Most = 1
+	if met && l.Concurrency == 0 && curve.Within(loose, objective.Quantile).Concurrency > 0 {
+		l.Concurrency = 1
 		l.Rate, l.First, l.Token = curve.At(1)
 	}
 	return scale.Serving(l)

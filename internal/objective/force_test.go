@@ -36,7 +36,7 @@ func TestAClassAtTheEdgeOfAnObjectiveStays(t *testing.T) {
 		met bool
 	}{{0.095, true}, {0.105, true}, {0.095, true}, {0.130, false}, {0.105, false}, {0.060, true}} {
 		f = f.Next(c, edge(step.a), now.Add(time.Duration(i)*time.Minute))
-		if met := f.serving["l4"].Most > 0; met != step.met {
+		if met := f.serving["l4"].Concurrency > 0; met != step.met {
 			t.Errorf("with steps of %v: met is %t", step.a, met)
 		}
 	}

@@ -15,8 +15,8 @@ type Class struct {
 	Name string
 	// Typical represents the class: its CPU and memory are the means of the class.
 	Typical Ask
-	// Least and Below bound the CPU of the class, in MHz; Below is 0 for no bound.
-	Least, Below int
+	// MinCPU and Below bound the CPU of the class, in MHz. Below is excluded, and 0 for no bound.
+	MinCPU, Below int
 }
 
 // commonPart is the part of the demand from which a size has two classes. Each class costs an
@@ -81,7 +81,7 @@ func (d Demand) Classes() []Class {
 	slices.SortFunc(out, func(a, b Class) int {
 		x, y := a.Typical, b.Typical
 		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(y.Instances, x.Instances),
-			cmp.Compare(y.Of, x.Of), cmp.Compare(a.Least, b.Least))
+			cmp.Compare(y.Of, x.Of), cmp.Compare(a.MinCPU, b.MinCPU))
 	})
 	return out
 }
@@ -113,7 +113,7 @@ func split(s size, tasks Demand, common bool) []Class {
 	border := tasks[at].CPU
 	return []Class{
 		{Name: s.String() + "_low", Typical: tasks[:at].mean(s), Below: border},
-		{Name: s.String() + "_high", Typical: tasks[at:].mean(s), Least: border},
+		{Name: s.String() + "_high", Typical: tasks[at:].mean(s), MinCPU: border},
 	}
 }
 
@@ -140,7 +140,7 @@ func ClassOf(classes []Class, a Ask) (Class, bool) {
 		return [4]int{unlike(s.of, want.of), abs(s.requests - want.requests), short, abs(s.instances - want.instances)}
 	}
 	for _, c := range classes {
-		if (c.Typical.Instances == 0) != (want.instances == 0) || a.CPU < c.Least || c.Below > 0 && a.CPU >= c.Below {
+		if (c.Typical.Instances == 0) != (want.instances == 0) || a.CPU < c.MinCPU || c.Below > 0 && a.CPU >= c.Below {
 			continue
 		}
 		if r, b := rank(c), rank(best); !found || slices.Compare(r[:], b[:]) < 0 {

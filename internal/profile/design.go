@@ -92,22 +92,22 @@ func (c Cell) Beyond(l Limits) string {
 
 // Rounds determines how often a point is measured.
 type Rounds struct {
-	Least, Most int
+	Min, Max int
 	// Precision is the half width of the 95% confidence interval, relative to the mean, at which a
 	// point is done.
 	Precision float64
 }
 
 // UsualRounds returns at least three rounds, and more until each mean is known to 3%.
-func UsualRounds() Rounds { return Rounds{Least: 3, Most: 20, Precision: 0.03} }
+func UsualRounds() Rounds { return Rounds{Min: 3, Max: 20, Precision: 0.03} }
 
 // Done reports whether every one of a point's figures is precise enough, or the maximum number of
 // rounds is reached.
 func (r Rounds) Done(rounds int, figures ...[]float64) bool {
-	if rounds >= r.Most {
+	if rounds >= r.Max {
 		return true
 	}
-	if rounds < r.Least {
+	if rounds < r.Min {
 		return false
 	}
 	for _, f := range figures {

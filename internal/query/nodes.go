@@ -43,7 +43,7 @@ type Group struct {
 // Earlier is a class of GPUs with its largest number of nodes, 0 for no limit.
 type Earlier struct {
 	Class string
-	Most  int
+	Max   int
 }
 
 // Standby is free capacity for replicas.
@@ -173,7 +173,7 @@ func readEarlier(value string, at int) (out []Earlier, err error) {
 			bound, ok := strings.CutPrefix(words[1], "max=")
 			if !ok {
 				words = nil
-			} else if e.Most, err = number("max", bound, at, maxNodes); err != nil {
+			} else if e.Max, err = number("max", bound, at, maxNodes); err != nil {
 				return nil, err
 			}
 		}

@@ -38,8 +38,8 @@ type Need struct {
 	// Rate is the requests per second at the busiest time. If it is 0 (unknown), options are
 	// compared by their cost per request.
 	Rate float64
-	// Longest is the largest number of tokens of a single request. Every cache must hold it.
-	Longest float64
+	// MaxTokens is the largest number of tokens of a single request. Every cache must hold it.
+	MaxTokens float64
 	// Memory is the MiB that weights and the minimum cache take, 0 if unknown.
 	Memory float64
 }
@@ -100,8 +100,8 @@ func Choose(options []Option, need Need) []Choice {
 // Refusal returns why an option cannot be used for a need, "" if it can.
 func (o Option) Refusal(need Need) string {
 	switch {
-	case o.KV > 0 && o.KV < need.Longest:
-		return fmt.Sprintf("its cache holds %.0f tokens, a request may have %.0f", o.KV, need.Longest)
+	case o.KV > 0 && o.KV < need.MaxTokens:
+		return fmt.Sprintf("its cache holds %.0f tokens, a request may have %.0f", o.KV, need.MaxTokens)
 	case o.Memory > 0 && o.Memory < need.Memory:
 		return fmt.Sprintf("it has %.0f MiB, the weights and the cache need %.0f", o.Memory, need.Memory)
 	case !(o.Rate > 0) || !(o.Concurrency >= 1):

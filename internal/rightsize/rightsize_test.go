@@ -29,8 +29,8 @@ func TestTheCheapestThatKeepsTheObjective(t *testing.T) {
 		"by the cost of a request":        {Need{}, whole, 0, 0},
 		"little comes":                    {Need{Rate: 1}, l4, 1, 0.5},
 		"more comes":                      {Need{Rate: 8}, whole, 2, 2},
-		"long requests":                   {Need{Rate: 1, Longest: 40_000}, whole, 1, 1},
-		"requests that only one can hold": {Need{Rate: 1, Longest: 100_000}, h100, 1, 2.5},
+		"long requests":                   {Need{Rate: 1, MaxTokens: 40_000}, whole, 1, 1},
+		"requests that only one can hold": {Need{Rate: 1, MaxTokens: 100_000}, h100, 1, 2.5},
 	} {
 		got := Choose([]Option{small, h100, whole, l4}, w.need)
 		if got[0].Option != w.best || got[0].Replicas != w.replicas || got[0].Cost != w.cost || got[0].Refused != "" {
@@ -72,8 +72,8 @@ func TestNothingThatCanBeUsedIsCheaper(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := options(t)
 		need := Need{
-			Rate:    rapid.SampledFrom([]float64{0, 0.1, 7, 500}).Draw(t, "rate"),
-			Longest: rapid.SampledFrom([]float64{0, 4096, 100_000}).Draw(t, "longest"), Memory: rapid.SampledFrom([]float64{0, 16_000}).Draw(t, "memory"),
+			Rate:      rapid.SampledFrom([]float64{0, 0.1, 7, 500}).Draw(t, "rate"),
+			MaxTokens: rapid.SampledFrom([]float64{0, 4096, 100_000}).Draw(t, "longest"), Memory: rapid.SampledFrom([]float64{0, 16_000}).Draw(t, "memory"),
 		}
 		got := Choose(all, need)
 		if len(got) != len(all) {
@@ -83,7 +83,7 @@ func TestNothingThatCanBeUsedIsCheaper(t *testing.T) {
 			if c.Refused != "" {
 				continue
 			}
-			if c.Slices < 1 || c.Concurrency < 1 || c.KV > 0 && c.KV < need.Longest || c.Memory > 0 && c.Memory < need.Memory {
+			if c.Slices < 1 || c.Concurrency < 1 || c.KV > 0 && c.KV < need.MaxTokens || c.Memory > 0 && c.Memory < need.Memory {
 				t.Fatalf("%+v is used for %+v", c, need)
 			}
 			if need.Rate > 0 && (c.Replicas < 1 || c.Replicas < maxReplicas && float64(c.Replicas)*c.Rate < need.Rate*(1-1e-9)) {
@@ -103,8 +103,8 @@ func TestNothingThatCanBeUsedIsCheaper(t *testing.T) {
 func TestMoreWorkNeverCostsLess(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := options(t)
-		need := Need{Rate: rapid.Float64Range(0.01, 100).Draw(t, "rate"), Longest: rapid.Float64Range(0, 50_000).Draw(t, "longest")}
-		more := Need{Rate: need.Rate * rapid.Float64Range(1, 10).Draw(t, "more"), Longest: need.Longest * rapid.Float64Range(1, 3).Draw(t, "longer")}
+		need := Need{Rate: rapid.Float64Range(0.01, 100).Draw(t, "rate"), MaxTokens: rapid.Float64Range(0, 50_000).Draw(t, "longest")}
+		more := Need{Rate: need.Rate * rapid.Float64Range(1, 10).Draw(t, "more"), MaxTokens: need.MaxTokens * rapid.Float64Range(1, 3).Draw(t, "longer")}
 		a, b := Choose(all, need)[0], Choose(all, more)[0]
 		if a.Refused != "" && b.Refused == "" || b.Refused == "" && b.Cost < a.Cost {
 			t.Fatalf("%+v costs %v, and %+v %v", need, a.Cost, more, b.Cost)

@@ -17,7 +17,7 @@ func TestAbsurdFiguresMakeNoAbsurdCount(t *testing.T) {
 		c := promised()
 		for i := range c.Classes {
 			c.Classes[i].Serving = &Serving{
-				Most: figure(t, "most"), Rate: rapid.SampledFrom([]float64{1e-60, 1e-9, 1, 1e9}).Draw(t, "rate"),
+				Concurrency: figure(t, "most"), Rate: rapid.SampledFrom([]float64{1e-60, 1e-9, 1, 1e9}).Draw(t, "rate"),
 				First: figure(t, "first"), Token: figure(t, "token"), Slack: figure(t, "slack"),
 			}
 			c.Classes[i].Max = rapid.SampledFrom([]int{0, 1, 8}).Draw(t, "max")

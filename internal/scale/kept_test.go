@@ -100,13 +100,13 @@ func TestAnAnswerThatIsMissingEndsNothing(t *testing.T) {
 }
 
 func TestServingMoved(t *testing.T) {
-	was := map[string]Serving{"a": {Most: 4, Rate: 2}}
+	was := map[string]Serving{"a": {Concurrency: 4, Rate: 2}}
 	for name, c := range map[string]struct {
 		to   Serving
 		want bool
 	}{
-		"the same": {Serving{Most: 4, Rate: 2}, false}, "a little": {Serving{Most: 5, Rate: 2.1}, false}, "more": {Serving{Most: 5, Rate: 2.3}, true},
-		"less": {Serving{Most: 3, Rate: 1.7}, true}, "it misses": {Serving{Rate: 2}, true},
+		"the same": {Serving{Concurrency: 4, Rate: 2}, false}, "a little": {Serving{Concurrency: 5, Rate: 2.1}, false}, "more": {Serving{Concurrency: 5, Rate: 2.3}, true},
+		"less": {Serving{Concurrency: 3, Rate: 1.7}, true}, "it misses": {Serving{Rate: 2}, true},
 	} {
 		if got := ServingMoved(was, map[string]Serving{"a": c.to}); got != c.want {
 			t.Errorf("%s: %t", name, got)

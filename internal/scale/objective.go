@@ -69,13 +69,13 @@ func (o Objective) String() string {
 
 // Serving is the largest load at which one replica serves a mean request within the objective.
 type Serving struct {
-	// Most is the number of concurrent requests, 0 if the replica misses the objective even with
+	// Concurrency is the number of concurrent requests, 0 if the replica misses the objective even with
 	// one.
-	Most float64
-	// Rate is the requests per second at Most. If Most is 0, it is half of the replica's maximum.
+	Concurrency float64
+	// Rate is the requests per second at Concurrency. If that is 0, it is half of the replica's maximum.
 	Rate float64
 	// First is the time to the first token, and Token the time between two tokens, in seconds, at
-	// Most concurrent requests. If Most is 0, they are those of a single request.
+	// Concurrency requests. If that is 0, they are those of a single request.
 	First, Token float64
 	// Slack is how many seconds of stalls between its tokens a mean response can absorb. 0 means no
 	// limit.
@@ -87,7 +87,7 @@ type Serving struct {
 func ServingMoved(from, to map[string]Serving) bool {
 	for class, after := range to {
 		before, known := from[class]
-		if !known || (before.Most > 0) != (after.Most > 0) ||
+		if !known || (before.Concurrency > 0) != (after.Concurrency > 0) ||
 			math.Abs(math.Log(after.Rate/before.Rate)) > math.Log(margin) {
 			return true
 		}

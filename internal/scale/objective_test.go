@@ -42,8 +42,8 @@ func TestParseObjective(t *testing.T) {
 // request per second at a fifth of the cost.
 func promised() Config {
 	return Config{Policy: Default(), Objective: &Objective{TTFT: 2 * time.Second, Quantile: 0.99}, Classes: []Class{
-		{Name: "h100", Cost: 5, Max: 8, Serving: &Serving{Most: 20, Rate: 2, First: 0.2, Token: 0.02}},
-		{Name: "l4", Cost: 1, Max: 8, Serving: &Serving{Most: 5, Rate: 0.5, First: 0.8, Token: 0.05}},
+		{Name: "h100", Cost: 5, Max: 8, Serving: &Serving{Concurrency: 20, Rate: 2, First: 0.2, Token: 0.02}},
+		{Name: "l4", Cost: 1, Max: 8, Serving: &Serving{Concurrency: 5, Rate: 0.5, First: 0.8, Token: 0.05}},
 	}}
 }
 
@@ -101,7 +101,7 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 		!strings.Contains(d.Reason, "l4 may have one replica until measured (speed from the hardware table); growing") {
 		t.Errorf("with l4 assumed: %v (%s)", d.Plan, d.Reason)
 	}
-	assumed.Classes[0].Serving = &Serving{Most: 0, Rate: 2, First: 3, Token: 0.02}
+	assumed.Classes[0].Serving = &Serving{Concurrency: 0, Rate: 2, First: 3, Token: 0.02}
 	if d := assumed.Decide(came(flat(3, 1200))); !strings.Contains(d.Reason, "the objective cannot be met") || d.Plan[0] == 0 {
 		t.Errorf("with an assumption against what is measured: %v (%s)", d.Plan, d.Reason)
 	}
@@ -122,7 +122,7 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
 	c := promised()
 	for i := range c.Classes {
-		c.Classes[i].Serving.Most = 0
+		c.Classes[i].Serving.Concurrency = 0
 	}
 	bursts := flat(1, 1200)
 	for i := range 100 {
@@ -138,7 +138,7 @@ func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
 		t.Errorf("it orders %v replicas of h100 for what 0.75 serve: %v", need, d.Plan)
 	}
 	// If another class meets it, the plan uses only that class.
-	c.Classes[0].Serving.Most = 20
+	c.Classes[0].Serving.Concurrency = 20
 	if d := c.Decide(came(flat(1.5, 1200))); d.Plan[0] != 1 || d.Plan[1] != 0 || strings.Contains(d.Reason, "cannot be met") {
 		t.Errorf("with h100 alone able: %v (%s)", d.Plan, d.Reason)
 	}

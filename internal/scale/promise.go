@@ -89,7 +89,8 @@ const maxAssumed = 1
 func (c Config) supply() supply {
 	s := supply{classes: make([]Class, len(c.Classes))}
 	for _, class := range c.Classes {
-		s.possible = s.possible || class.Max > 0 && class.Serving != nil && class.Serving.Most > 0 && !class.Assumed
+		s.possible = s.possible ||
+			class.Max > 0 && class.Serving != nil && class.Serving.Concurrency > 0 && !class.Assumed
 	}
 	for i, class := range c.Classes {
 		most := class.planned(s.possible)
@@ -109,7 +110,7 @@ func (c Config) supply() supply {
 // planned returns how many replicas of a class a plan may have. possible is supply.possible.
 func (c Class) planned(possible bool) int {
 	switch {
-	case c.Serving == nil || c.Serving.Most == 0 && (possible || c.Assumed):
+	case c.Serving == nil || c.Serving.Concurrency == 0 && (possible || c.Assumed):
 		return 0
 	case c.Assumed:
 		return min(c.Max, maxAssumed)

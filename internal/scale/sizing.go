@@ -45,7 +45,7 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 	if slack := best.Slack * slackPart; slack > 0 && (wait == 0 || slack < wait) {
 		wait = slack
 	}
-	if best.Most == 0 {
+	if best.Concurrency == 0 {
 		wait = max(wait, best.First, maxLateWait)
 	}
 	missed := 1 - o.Quantile

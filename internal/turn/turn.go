@@ -16,8 +16,8 @@ type Turns struct {
 	Client *api.Client
 	// Prefix is the prefix of the keys, without a trailing slash.
 	Prefix string
-	// Most is the largest number of turns held at once.
-	Most int
+	// Max is the largest number of turns held at once.
+	Max int
 	// Lapse is the longest time that a turn is held without being released. Consul allows 10s to
 	// 24h, and may take up to twice as long. If the holder's node fails, the turn ends at once.
 	Lapse time.Duration
@@ -87,7 +87,7 @@ func (t Turns) free(pairs api.KVPairs) (keys []string) {
 	for _, p := range pairs {
 		taken[p.Key] = p.Session != ""
 	}
-	for n := range t.Most {
+	for n := range t.Max {
 		if key := fmt.Sprintf("%s/%d", t.Prefix, n); !taken[key] {
 			keys = append(keys, key)
 		}

@@ -19,11 +19,11 @@ func turns(t *testing.T, most int) Turns {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	return Turns{Client: server.Client, Prefix: "aliquot/pull", Most: most, Lapse: time.Minute}
+	return Turns{Client: server.Client, Prefix: "aliquot/pull", Max: most, Lapse: time.Minute}
 }
 
-// However many come at once, no more than Most hold a turn, and all get one.
-func TestNoMoreThanMostAtOnce(t *testing.T) {
+// However many come at once, no more than Max hold a turn, and all get one.
+func TestNoMoreThanMaxAtOnce(t *testing.T) {
 	const most, all = 2, 8
 	turns := turns(t, most)
 	var now, peak atomic.Int32

@@ -30,9 +30,9 @@ type Question struct {
 	Quantile float64
 	// Cost is the cost of a whole GPU per hour, by class.
 	Cost map[string]float64
-	// Rate is the requests per second at the busiest time, and Longest the largest number of tokens
+	// Rate is the requests per second at the busiest time, and MaxTokens the largest number of tokens
 	// of a request. 0 is unknown.
-	Rate, Longest float64
+	Rate, MaxTokens float64
 	// Memory is the memory of a GPU in MiB, by class. 0 is unknown.
 	Memory map[string]float64
 }
@@ -120,7 +120,7 @@ func Decide(
 ) Answer {
 	believed := func(samples float64, _ time.Duration) bool { return samples >= minSamples }
 	known := learned.Known(now, rates, profiles, believed)
-	a := Answer{Running: running, Need: rightsize.Need{Rate: q.Rate, Longest: q.Longest}}
+	a := Answer{Running: running, Need: rightsize.Need{Rate: q.Rate, MaxTokens: q.MaxTokens}}
 	a.Prompt, a.Output = meanTokens(known)
 	var options []rightsize.Option
 	for class, m := range known {
@@ -146,7 +146,7 @@ func Decide(
 	slices.SortFunc(options, func(a, b rightsize.Option) int {
 		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Total, b.Total), cmp.Compare(a.Slices, b.Slices))
 	})
-	a.Need.Longest = max(q.Longest, a.Prompt+a.Output)
+	a.Need.MaxTokens = max(q.MaxTokens, a.Prompt+a.Output)
 	for _, r := range running {
 		a.Need.Memory = max(a.Need.Memory, r.Use.Memory)
 	}
@@ -223,7 +223,7 @@ func unknown(running []Running, options []rightsize.Option) (notes []string) {
 
 // Replicas returns the present replicas of a service, and the largest max_model_len that they
 // register, 0 if none does. It is the most tokens of prompt and response together (vLLM,
-// --max-model-len), and so fits Question.Longest.
+// --max-model-len), and so fits Question.MaxTokens.
 func Replicas(ctx context.Context, client *consul.Client, service string) (all []Running, longest float64, err error) {
 	entries, _, err := client.Health().Service(service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {

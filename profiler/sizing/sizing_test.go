@@ -27,7 +27,7 @@ func TestEvidenceFromBothKinds(t *testing.T) {
 		{Measured: noon.Add(-24 * time.Hour), Class: "l4", Slices: "5of20", Answers: 400, Curve: &quarter},
 	}
 	running := []Running{{Class: "l4", Slices: "20of20", Replicas: 2}, {Class: "t4", Slices: "1of1", Replicas: 1}}
-	q := Question{Service: "chat", Objective: learned.Objective{TTFT: 2, TPOT: 0.1}, Quantile: 0.99, Cost: map[string]float64{"l4": 1}, Rate: 1, Longest: 8000}
+	q := Question{Service: "chat", Objective: learned.Objective{TTFT: 2, TPOT: 0.1}, Quantile: 0.99, Cost: map[string]float64{"l4": 1}, Rate: 1, MaxTokens: 8000}
 	a := Decide(q, []learned.Rates{rates}, profiles, running, noon)
 	if len(a.Choices) != 3 || a.Choices[0].Slices != 10 || a.Choices[0].Replicas != 1 || a.Choices[0].Cost != 0.5 {
 		t.Fatalf("%+v", a.Choices)
@@ -111,7 +111,7 @@ func TestASizeFitsAllClassesThatServe(t *testing.T) {
 		profile("h100", "10of20", &whole), profile("h100", "5of20", &whole), profile("h100", "2of20", &half),
 		profile("l4", "10of20", &half), profile("l4", "5of20", &small),
 	}
-	q := Question{Service: "chat", Objective: learned.Objective{TTFT: 2, TPOT: 0.1}, Quantile: 0.99, Longest: 8000}
+	q := Question{Service: "chat", Objective: learned.Objective{TTFT: 2, TPOT: 0.1}, Quantile: 0.99, MaxTokens: 8000}
 	running := []Running{{Class: "h100", Slices: "10of20", Replicas: 1}, {Class: "l4", Slices: "10of20", Replicas: 2}}
 	a := Decide(q, nil, profiles, running, noon)
 	for slices, want := range map[int]string{

@@ -31,8 +31,7 @@ type Outlook struct {
 	// reports whether demand is in slots of the fastest class instead of simultaneous requests.
 	Unit string `json:"unit,omitempty"`
 	Load bool   `json:"load"`
-	// Curves is when the curves came into force that are used for the whole hour, nil without an
-	// objective.
+	// Curves is when the curves of the whole hour came into force, nil without an objective.
 	Curves *time.Time `json:"curves,omitempty"`
 	Time   []int64    `json:"t"` // Unix seconds, OutlookStep apart
 	// Demand is the measured demand; if it is in replicas, it is the mean of the policy's panic

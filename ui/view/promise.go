@@ -15,7 +15,7 @@ type promise struct {
 	// arrivals has the requests that arrived and ended in each stored second, waits the waiting tokens.
 	arrivals []objective.Second
 	waits    []float64
-	// answered is the first second for which came is complete.
+	// answered is the first second for which arrivals is complete.
 	answered int64
 }
 

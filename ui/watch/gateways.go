@@ -110,7 +110,7 @@ func (w *Watch) timeFor(source string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sources[source].Problem != "" {
-		return beat
+		return pollInterval
 	}
 	return answerTime
 }

@@ -85,7 +85,7 @@ func TestAHungGatewayIsWaitedForOnce(t *testing.T) {
 	if len(w.services) != 20 || len(asked) != 1 || asked["/v1/services"] != 1 {
 		t.Errorf("%d services; the hung gateway was asked %v", len(w.services), asked)
 	}
-	if got := w.timeFor(sourceOf(hung)); got != beat {
+	if got := w.timeFor(sourceOf(hung)); got != pollInterval {
 		t.Errorf("the next time it has %s", got)
 	}
 }

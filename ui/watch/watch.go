@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// beat is the interval at which gateways are asked. Nomad and Consul have blocking queries.
-	beat = time.Second
+	// pollInterval is the interval at which gateways are asked. Nomad and Consul have blocking queries.
+	pollInterval = time.Second
 	// answerTime is the timeout of requests, in addition to the wait time of blocking queries.
 	answerTime = 4 * time.Second
 	// minPause is the shortest time between two reads of the gateways, however often browsers open
@@ -106,9 +106,9 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Go(func() { w.watchNodes(ctx) })
 	all.Go(func() { w.watchAllocs(ctx) })
 	all.Go(func() { w.every(ctx, 5*time.Second, w.readStats) })
-	all.Go(func() { w.everyOrLooked(ctx, beat, w.readGateways) })
-	all.Go(func() { w.everyOrLooked(ctx, beat, w.readRequests) })
-	all.Go(func() { w.every(ctx, beat, w.readChanges) })
+	all.Go(func() { w.everyOrLooked(ctx, pollInterval, w.readGateways) })
+	all.Go(func() { w.everyOrLooked(ctx, pollInterval, w.readRequests) })
+	all.Go(func() { w.every(ctx, pollInterval, w.readChanges) })
 	all.Go(func() { w.every(ctx, 5*time.Second, w.readPolicies) })
 	all.Go(func() { w.everyOrLooked(ctx, 5*time.Second, w.readCurves) })
 	if w.o.Consul != nil {
