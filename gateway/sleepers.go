@@ -108,7 +108,7 @@ func (s *sleepers) pass() {
 	s.next(out)
 }
 
-// setAwakeLimit records how many replicas of a class are enough until a time.
+// setAwakeLimit records how many replicas of a class may stay awake until a time.
 func (s *sleepers) setAwakeLimit(class string, replicas int, until time.Time) {
 	s.mu.Lock()
 	s.awakeLimits[class] = awakeLimit{replicas, until}

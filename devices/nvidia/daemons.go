@@ -80,8 +80,8 @@ func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 	}
 	d.scan(wanted)
 	out := map[gpu.ID]condition{}
-	for id, k := range d.supervisors {
-		c, over := k.want(wanted[id])
+	for id, s := range d.supervisors {
+		c, over := s.want(wanted[id])
 		if over {
 			delete(d.supervisors, id)
 			continue
@@ -117,13 +117,13 @@ func (d *daemons) foreign() string {
 // supervise starts a supervisor and returns its first report.
 func (d *daemons) supervise(id gpu.ID, wanted bool) condition {
 	first := condition{problem: "MPS daemon is starting", starting: true}
-	k := &supervisor{
+	s := &supervisor{
 		id: id, control: d.control(id), options: d.options, host: d.host,
 		wake: make(chan struct{}, 1), starting: d.starting, state: first, wanted: wanted,
 		nvml: d.nvml,
 	}
-	d.supervisors[id] = k
-	go k.run(context.Background())
+	d.supervisors[id] = s
+	go s.run(context.Background())
 	return first
 }
 
@@ -131,24 +131,24 @@ func (d *daemons) supervise(id gpu.ID, wanted bool) condition {
 // had ended or hung. ok is false if the GPU has no daemon.
 func (d *daemons) restarts(id gpu.ID) (n int, ok bool) {
 	d.mu.Lock()
-	k := d.supervisors[id]
+	s := d.supervisors[id]
 	d.mu.Unlock()
-	if k == nil {
+	if s == nil {
 		return 0, false
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.restarts, true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.restarts, true
 }
 
 // starting reports whether any daemon is still starting.
 func (d *daemons) starting() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, k := range d.supervisors {
-		k.mu.Lock()
-		starting := k.state.starting
-		k.mu.Unlock()
+	for _, s := range d.supervisors {
+		s.mu.Lock()
+		starting := s.state.starting
+		s.mu.Unlock()
 		if starting {
 			return true
 		}

@@ -75,149 +75,149 @@ type supervisor struct {
 
 // want sets whether the daemon is wanted and returns the supervisor's report. The
 // second result says that the daemon was unwanted and has ended.
-func (k *supervisor) want(wanted bool) (condition, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.wanted != wanted {
-		k.wanted = wanted
+func (s *supervisor) want(wanted bool) (condition, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wanted != wanted {
+		s.wanted = wanted
 		select {
-		case k.wake <- struct{}{}:
+		case s.wake <- struct{}{}:
 		default:
 		}
 	}
-	return k.state, k.done
+	return s.state, s.done
 }
 
-func (k *supervisor) report(problem string, starting bool) {
-	k.mu.Lock()
-	before := k.state
-	k.state = condition{problem: problem, starting: starting}
-	k.mu.Unlock()
+func (s *supervisor) report(problem string, starting bool) {
+	s.mu.Lock()
+	before := s.state
+	s.state = condition{problem: problem, starting: starting}
+	s.mu.Unlock()
 	if before.problem != problem {
 		if problem != "" {
-			k.host.Log.Warn(problem, "gpu", k.id)
+			s.host.Log.Warn(problem, "gpu", s.id)
 		} else {
-			k.host.Log.Info("MPS daemon accepts clients", "gpu", k.id, "pipe", k.control.Pipe)
+			s.host.Log.Info("MPS daemon accepts clients", "gpu", s.id, "pipe", s.control.Pipe)
 		}
 		// While several daemons start, only the last wakes the loop: a round for each would
 		// delay them.
-		if !before.starting || !k.starting() {
-			k.host.Wake()
+		if !before.starting || !s.starting() {
+			s.host.Wake()
 		}
 	}
 }
 
 // run works until the daemon is unwanted and has ended.
-func (k *supervisor) run(ctx context.Context) {
+func (s *supervisor) run(ctx context.Context) {
 	for {
-		if k.step(ctx) {
-			k.mu.Lock()
+		if s.step(ctx) {
+			s.mu.Lock()
 			// The daemon may be wanted again in the meantime.
-			k.done = !k.wanted
-			over := k.done
-			k.mu.Unlock()
+			s.done = !s.wanted
+			over := s.done
+			s.mu.Unlock()
 			if over {
-				k.host.Wake()
+				s.host.Wake()
 				return
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-k.wake:
+		case <-s.wake:
 		case <-time.After(watchPeriod):
 		}
 	}
 }
 
 // step checks the daemon once and reports whether an unwanted one has ended.
-func (k *supervisor) step(ctx context.Context) (gone bool) {
-	k.mu.Lock()
-	wanted := k.wanted
-	k.mu.Unlock()
-	servers, err := k.control.Servers(ctx)
+func (s *supervisor) step(ctx context.Context) (gone bool) {
+	s.mu.Lock()
+	wanted := s.wanted
+	s.mu.Unlock()
+	servers, err := s.control.Servers(ctx)
 	if err == nil {
-		k.served = true
-		if err := errors.Join(k.control.BoundLogs(), k.sweep()); err != nil {
-			k.host.Log.Debug(err.Error(), "gpu", k.id)
+		s.served = true
+		if err := errors.Join(s.control.BoundLogs(), s.sweep()); err != nil {
+			s.host.Log.Debug(err.Error(), "gpu", s.id)
 		}
 	}
 	switch {
 	case !wanted:
-		return k.stopUnwanted(ctx, err)
+		return s.stopUnwanted(ctx, err)
 	case err == nil:
-		k.silent, k.failures = 0, 0
-		k.watch(ctx, servers)
+		s.silent, s.failures = 0, 0
+		s.watch(ctx, servers)
 	case errors.Is(err, mps.ErrDown), errors.Is(err, mps.ErrSilent):
-		k.restartHung(ctx, err)
+		s.restartHung(ctx, err)
 	default:
-		k.controlFailed(err)
+		s.controlFailed(err)
 	}
 	return false
 }
 
 // sweep removes, once per sweepPeriod, the files that ended tasks left in shared memory.
-func (k *supervisor) sweep() error {
-	if time.Since(k.swept) < sweepPeriod {
+func (s *supervisor) sweep() error {
+	if time.Since(s.swept) < sweepPeriod {
 		return nil
 	}
-	k.swept = time.Now()
-	return k.control.SweepShm(k.control.Process())
+	s.swept = time.Now()
+	return s.control.SweepShm(s.control.Process())
 }
 
 // controlFailed handles a failure to run the control program, which says nothing about the daemon. It reports
 // a problem at once if the program was never there, and otherwise after controlFailedTime.
-func (k *supervisor) controlFailed(err error) {
-	if k.controlFailedSince.IsZero() {
-		k.controlFailedSince = time.Now()
+func (s *supervisor) controlFailed(err error) {
+	if s.controlFailedSince.IsZero() {
+		s.controlFailedSince = time.Now()
 	}
-	never := errors.Is(err, mps.ErrMissing) && !k.served
-	if never || !errors.Is(err, mps.ErrUnasked) || time.Since(k.controlFailedSince) >= controlFailedTime {
-		k.report(err.Error(), false)
+	never := errors.Is(err, mps.ErrMissing) && !s.served
+	if never || !errors.Is(err, mps.ErrUnasked) || time.Since(s.controlFailedSince) >= controlFailedTime {
+		s.report(err.Error(), false)
 	}
 }
 
 // watch checks the servers of a daemon that answers: without a server, it serves nobody.
-func (k *supervisor) watch(ctx context.Context, servers []int) {
-	servers, active, err := k.serving(ctx, servers)
+func (s *supervisor) watch(ctx context.Context, servers []int) {
+	servers, active, err := s.serving(ctx, servers)
 	if err != nil {
-		k.controlFailed(err)
+		s.controlFailed(err)
 		return
 	}
-	k.controlFailedSince = time.Time{}
-	problem := k.setExclusive(servers)
+	s.controlFailedSince = time.Time{}
+	problem := s.setExclusive(servers)
 	switch {
-	case k.fault:
-		k.recover(ctx)
+	case s.fault:
+		s.recover(ctx)
 	case problem != "":
-		k.report(problem, false)
+		s.report(problem, false)
 	case active:
-		k.waiting = time.Time{}
-		k.report("", false)
+		s.waiting = time.Time{}
+		s.report("", false)
 	default:
-		if k.waiting.IsZero() {
-			k.waiting = time.Now()
+		if s.waiting.IsZero() {
+			s.waiting = time.Now()
 		}
-		starting := time.Since(k.waiting) < serverTime
+		starting := time.Since(s.waiting) < serverTime
 		problem = "MPS server is starting"
 		if !starting {
-			problem = fmt.Sprintf("MPS server does not become ACTIVE (see %s/control.log)", k.control.Log)
+			problem = fmt.Sprintf("MPS server does not become ACTIVE (see %s/control.log)", s.control.Log)
 		}
-		k.report(problem, starting)
+		s.report(problem, starting)
 	}
 }
 
 // setExclusive sets the compute mode so that only the servers can use the GPU. It returns a problem if another
 // MPS daemon also serves the GPU, or if the compute mode allows no programs.
-func (k *supervisor) setExclusive(servers []int) (problem string) {
-	others, err := k.nvml.exclusive(k.id, servers)
+func (s *supervisor) setExclusive(servers []int) (problem string) {
+	others, err := s.nvml.exclusive(s.id, servers)
 	message := ""
 	switch pid, pipe := others.mpsOf(); {
 	case errors.Is(err, errProhibited):
 		return err.Error()
 	case err != nil:
 		message = err.Error()
-	case pid != 0 && pipe != k.control.Pipe:
+	case pid != 0 && pipe != s.control.Pipe:
 		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, "+
 			"of the daemon at %s) serves the GPU too: stop that daemon, "+
 			"or set mode whole or off for the GPU", pid, pipe)
@@ -225,9 +225,9 @@ func (k *supervisor) setExclusive(servers []int) (problem string) {
 		message = fmt.Sprintf("processes use the GPU without this MPS daemon; its compute mode becomes "+
 			"EXCLUSIVE_PROCESS when they have ended: %v", []int(others))
 	}
-	if message != k.logged {
-		if k.logged = message; message != "" {
-			k.host.Log.Warn(message, "gpu", k.id)
+	if message != s.logged {
+		if s.logged = message; message != "" {
+			s.host.Log.Warn(message, "gpu", s.id)
 		}
 	}
 	return ""
@@ -235,27 +235,27 @@ func (k *supervisor) setExclusive(servers []int) (problem string) {
 
 // serving reports whether the daemon has an ACTIVE server, and records a FAULT. It makes a daemon
 // without a server start one. It returns the daemon's servers.
-func (k *supervisor) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
-	if len(servers) == 0 && !k.fault {
+func (s *supervisor) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
+	if len(servers) == 0 && !s.fault {
 		// Remains of an earlier daemon would prevent a new server from starting.
-		if problem := k.setExclusive(nil); problem != "" {
+		if problem := s.setExclusive(nil); problem != "" {
 			return nil, false, errors.New(problem)
 		}
-		if err := k.control.StartServer(ctx); err != nil {
+		if err := s.control.StartServer(ctx); err != nil {
 			return nil, false, err
 		}
-		if servers, err = k.control.Servers(ctx); err != nil {
+		if servers, err = s.control.Servers(ctx); err != nil {
 			return nil, false, err
 		}
 	}
 	for _, server := range servers {
 		// A server that has ended in the meantime has no status and no fault.
-		switch status, _ := k.control.Status(ctx, server); status {
+		switch status, _ := s.control.Status(ctx, server); status {
 		case mps.Active:
 			active = true
 		case mps.Fault:
-			k.fault = true
-			k.report("MPS server is in FAULT: it accepts no new clients until its present ones have ended", false)
+			s.fault = true
+			s.report("MPS server is in FAULT: it accepts no new clients until its present ones have ended", false)
 		}
 	}
 	return servers, active, nil

@@ -87,7 +87,7 @@ func gpus(n int) []share.Found {
 	return out
 }
 
-// rig is a configured plugin over a hand, with a stream that is being read.
+// rig is a configured plugin over a fakeVendor, with a stream that is being read.
 type rig struct {
 	*fakeVendor
 	plugin *Plugin

@@ -16,7 +16,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// grant of slices of the first GPU of the tree.
+// mpsGrant is a grant of slices of the first GPU of the tree.
 func mpsGrant(pipe string) gpu.Grant {
 	return gpu.Grant{
 		Vendor: gpu.NVIDIA, Group: "h100-0", Class: "h100", Model: "NVIDIA H100 80GB HBM3",

@@ -19,11 +19,11 @@ type sleepMode struct {
 var errDead = errors.New("the engine is dead")
 
 // use must be called for every request.
-func (b *sleepMode) use() error {
-	if b.sleeping.Load() {
-		b.dead.Store(true)
+func (m *sleepMode) use() error {
+	if m.sleeping.Load() {
+		m.dead.Store(true)
 	}
-	if b.dead.Load() {
+	if m.dead.Load() {
 		return errDead
 	}
 	return nil

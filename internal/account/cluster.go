@@ -118,7 +118,7 @@ func (w *workload) add(a *api.AllocationListStub) {
 // DistinctHosts says which allocations must not share a node.
 type DistinctHosts int
 
-// Together is no restriction; the others separate allocations of the same job or of the same group.
+// NotDistinct is no restriction; the others separate allocations of the same job or of the same group.
 const (
 	NotDistinct DistinctHosts = iota
 	DistinctByJob

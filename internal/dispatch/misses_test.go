@@ -8,7 +8,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// usual teaches a queue that answers have so many tokens.
+// learnUsual teaches a queue that answers have so many tokens.
 func learnUsual(q *Queue, tokens int) {
 	q.averages.output = float64(tokens)
 	for range lengthsEvery {

@@ -148,8 +148,9 @@ func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 	return []Set{
 		// Its version is that of the kernel, not of the driver.
 		{Source: "Ubuntu, modules signed by Ubuntu", Where: where,
-			Packages: append([]SetPackage{{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true}},
-				user...)},
+			Packages: append([]SetPackage{
+				{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true},
+			}, user...)},
 		{Source: "Ubuntu, modules compiled here", Where: where, DKMS: true,
 			Packages: append([]SetPackage{{Name: "nvidia-dkms-" + branch + suffix}}, user...)},
 	}

@@ -138,8 +138,8 @@ type Offered struct {
 }
 
 const (
-	retryAfter  = time.Minute
-	maxTries    = 3
+	retryAfter    = time.Minute
+	maxTries      = 3
 	verifyTimeout = 10 * time.Minute
 	quitTimeout   = time.Minute
 )
