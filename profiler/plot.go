@@ -36,7 +36,7 @@ func (r *Report) Plot(w io.Writer, format string) error {
 	default:
 		return fmt.Errorf("plot format %q: want svg or png", format)
 	}
-	reading, err := r.plotPrefill()
+	prefill, err := r.plotPrefill()
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (r *Report) Plot(w io.Writer, format string) error {
 	if err != nil {
 		return err
 	}
-	plots := [][]*plot.Plot{{reading}, {steps}}
+	plots := [][]*plot.Plot{{prefill}, {steps}}
 	tiles := draw.Tiles{Rows: 2, Cols: 1, PadY: 6 * vg.Millimeter, PadTop: 4 * vg.Millimeter,
 		PadRight: 4 * vg.Millimeter}
 	for i, row := range plot.Align(plots, tiles, draw.New(canvas)) {

@@ -8,20 +8,20 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// batch is the state of a replica whose engine batches. It reads its prompts one after the other.
-// While it has no prompt to read, it makes decoding steps: each response gets one token per step.
-// Reading therefore delays all responses. The times are those of a learned.Curve.
+// batch is the state of a replica whose engine batches. It reads its prompts one after the other
+// (prefill). While it has no prompt to read, it makes decoding steps: each response gets one token
+// per step. Prefill therefore delays all responses. The times are those of a learned.Curve.
 type batch struct {
 	curve learned.Curve
 	at    time.Duration // time up to which the state is computed
-	// reading is the requests with unread prompts. left is the remaining seconds for the first of
-	// them.
-	reading []*call
-	left    float64
-	writing calls   // decoding requests, the next to end first
-	steps   float64 // since the start
-	kv      float64 // tokens in the cache, of the decoding requests
-	held    float64 // tokens that all requests will have in the cache at their end
+	// prefilling is the requests whose prompts are not read yet. left is the remaining seconds for the
+	// first of them.
+	prefilling []*call
+	left       float64
+	decoding   calls   // decoding requests, the next to end first
+	steps      float64 // since the start
+	kv         float64 // tokens in the cache, of the decoding requests
+	held       float64 // tokens that all requests will have in the cache at their end
 	// version changes with every change, so that an outdated event can be recognized.
 	version int
 }
@@ -47,10 +47,10 @@ func (c *calls) Pop() any {
 	return last
 }
 
-// work returns the remaining seconds of reading.
-func (b *batch) work() float64 {
+// backlog returns the remaining seconds of prefill.
+func (b *batch) backlog() float64 {
 	seconds := 0.0
-	for i, c := range b.reading {
+	for i, c := range b.prefilling {
 		if i == 0 {
 			seconds += b.left
 		} else {
@@ -60,9 +60,9 @@ func (b *batch) work() float64 {
 	return seconds
 }
 
-// takes reports whether a request fits. An empty replica takes any request.
-func (b *batch) takes(q Request) bool {
-	n := len(b.reading) + len(b.writing)
+// fits reports whether a request fits. An empty replica takes any request.
+func (b *batch) fits(q Request) bool {
+	n := len(b.prefilling) + len(b.decoding)
 	if n == 0 {
 		return true
 	}
@@ -79,7 +79,7 @@ const defaultBatch = 256
 func (b *batch) add(now time.Duration, index int, q Request) {
 	b.advance(now)
 	c := &call{index: index, prompt: float64(max(1, q.InputTokens)), output: float64(max(1, q.OutputTokens))}
-	if b.reading = append(b.reading, c); len(b.reading) == 1 {
+	if b.prefilling = append(b.prefilling, c); len(b.prefilling) == 1 {
 		b.left = b.curve.PrefillTime(c.prompt)
 	}
 	b.held += c.prompt + c.output
@@ -90,8 +90,8 @@ func (b *batch) add(now time.Duration, index int, q Request) {
 func (b *batch) advance(now time.Duration) {
 	seconds := (now - b.at).Seconds()
 	b.at = now
-	switch n := float64(len(b.writing)); {
-	case len(b.reading) > 0:
+	switch n := float64(len(b.decoding)); {
+	case len(b.prefilling) > 0:
 		b.left -= seconds
 	case n > 0:
 		steps := b.stepsIn(seconds)
@@ -103,23 +103,23 @@ func (b *batch) advance(now time.Duration) {
 // stepsIn returns the number of steps in a number of seconds. m steps take m (A + B n + C kv) + C n
 // m²/2 seconds, because each step adds n tokens to the cache.
 func (b *batch) stepsIn(seconds float64) float64 {
-	first := b.curve.StepTime(float64(len(b.writing)), b.kv)
-	half := b.curve.C * float64(len(b.writing)) / 2
+	first := b.curve.StepTime(float64(len(b.decoding)), b.kv)
+	half := b.curve.C * float64(len(b.decoding)) / 2
 	if half*seconds < 1e-12*first*first {
 		return seconds / first
 	}
 	return (math.Sqrt(first*first+4*half*seconds) - first) / (2 * half)
 }
 
-// next returns when the current reading or the first response ends.
+// next returns when the current prefill or the first response ends.
 func (b *batch) next() (at time.Duration, busy bool) {
 	var seconds float64
 	switch {
-	case len(b.reading) > 0:
+	case len(b.prefilling) > 0:
 		seconds = b.left
-	case len(b.writing) > 0:
-		n := float64(len(b.writing))
-		m := max(0, b.writing[0].end-b.steps)
+	case len(b.decoding) > 0:
+		n := float64(len(b.decoding))
+		m := max(0, b.decoding[0].end-b.steps)
 		seconds = m*b.curve.StepTime(n, b.kv) + b.curve.C*n*m*m/2
 	default:
 		return 0, false
@@ -128,26 +128,26 @@ func (b *batch) next() (at time.Duration, busy bool) {
 	return b.at + lasting(math.Ceil(max(0, seconds)*1e9)), true
 }
 
-// turn ends what is due: the reading of one prompt, whose request then decodes, and responses.
+// turn ends what is due: the prefill of one prompt, whose request then decodes, and responses.
 func (b *batch) turn() (began *call, ended []*call) {
 	b.version++
-	if len(b.reading) > 0 && b.left < 1e-8 {
-		began = b.reading[0]
-		b.reading = b.reading[1:]
-		if len(b.reading) > 0 {
-			b.left = b.curve.PrefillTime(b.reading[0].prompt)
+	if len(b.prefilling) > 0 && b.left < 1e-8 {
+		began = b.prefilling[0]
+		b.prefilling = b.prefilling[1:]
+		if len(b.prefilling) > 0 {
+			b.left = b.curve.PrefillTime(b.prefilling[0].prompt)
 		}
 		began.end = b.steps + began.output - 1
-		heap.Push(&b.writing, began)
+		heap.Push(&b.decoding, began)
 		b.kv += began.prompt + 1
 	}
-	for len(b.writing) > 0 && b.writing[0].end <= b.steps+1e-6 {
-		c := heap.Pop(&b.writing).(*call)
+	for len(b.decoding) > 0 && b.decoding[0].end <= b.steps+1e-6 {
+		c := heap.Pop(&b.decoding).(*call)
 		b.kv -= c.prompt + c.output
 		b.held -= c.prompt + c.output
 		ended = append(ended, c)
 	}
-	if len(b.writing) == 0 {
+	if len(b.decoding) == 0 {
 		b.kv = 0
 	}
 	return began, ended
@@ -159,25 +159,25 @@ func (b *batch) use() float64 {
 		return 0
 	}
 	read := 0.0
-	for _, c := range b.reading {
+	for _, c := range b.prefilling {
 		read += c.prompt
 	}
 	return min(1, (b.kv+read)/b.curve.KV)
 }
 
 const (
-	// readAhead is the reading backlog in seconds from which a replica gets no more requests, so
+	// maxBacklog is the backlog in seconds from which a replica gets no more requests, so
 	// that they can still go to another one.
-	readAhead = 0.25
-	// passed is how many waiting requests are tried to find one that fits.
-	passed = 32
+	maxBacklog = 0.25
+	// maxTried is how many waiting requests are tried to find one that fits.
+	maxTried = 32
 )
 
 // sends gives waiting requests to replicas that batch, like a gateway that counts in tokens. It
 // starts with the oldest request and gives each to the replica with the lowest cost. If a request
 // fits nowhere, it tries the next.
 func (e *engine) sends() {
-	for at := 0; at < len(e.queue) && at < passed; {
+	for at := 0; at < len(e.queue) && at < maxTried; {
 		i := e.queue[at]
 		best := e.cheapest(e.trace[i])
 		if best == nil {
@@ -194,12 +194,12 @@ func (e *engine) sends() {
 func (e *engine) cheapest(q Request) (best *replica) {
 	least := math.Inf(1)
 	for _, r := range e.replicas {
-		if !r.ready || r.stopping || !r.batch.takes(q) {
+		if !r.ready || r.stopping || !r.batch.fits(q) {
 			continue
 		}
 		r.batch.advance(e.now)
-		wait := r.batch.work()
-		if wait > readAhead {
+		wait := r.batch.backlog()
+		if wait > maxBacklog {
 			continue
 		}
 		if cost := r.batch.cost(wait, q); cost < least {
@@ -209,14 +209,14 @@ func (e *engine) cheapest(q Request) (best *replica) {
 	return best
 }
 
-// cost returns the cost of a request in seconds, if reading begins after wait: the time until its
+// cost returns the cost of a request in seconds, if prefill begins after wait: the time until its
 // last token, and half of the delay that it causes to the other requests.
 func (b *batch) cost(wait float64, q Request) float64 {
-	reading := b.curve.PrefillTime(float64(q.InputTokens))
-	n := float64(len(b.reading) + len(b.writing))
+	prefill := b.curve.PrefillTime(float64(q.InputTokens))
+	n := float64(len(b.prefilling) + len(b.decoding))
 	with, output := b.curve.StepTime(n+1, b.kv+float64(q.InputTokens)), float64(q.OutputTokens)
-	others := n*reading + n*output*(with-b.curve.StepTime(n, b.kv))
-	return wait + reading + output*with + others/2
+	others := n*prefill + n*output*(with-b.curve.StepTime(n, b.kv))
+	return wait + prefill + output*with + others/2
 }
 
 // plan schedules the next event of a replica.
@@ -226,7 +226,7 @@ func (e *engine) plan(r *replica) {
 	}
 }
 
-// turned handles the event of a reading or a response that ends.
+// turned handles the event of a prefill or a response that ends.
 func (e *engine) turned(ev event) {
 	b := ev.replica.batch
 	if ev.version != b.version {

@@ -27,16 +27,16 @@ func near(got time.Duration, want float64) bool { return math.Abs(got.Seconds()-
 
 func TestABatchTakesWhatItsCurveSays(t *testing.T) {
 	r := batching(tokens(0.5, 1000, 101))
-	reading := engineCurve.PrefillTime(1000)
-	if !near(r.Firsts[0]-500*time.Millisecond, reading) {
-		t.Errorf("the first token after %v, want %.4f s", r.Firsts[0]-500*time.Millisecond, reading)
+	prefill := engineCurve.PrefillTime(1000)
+	if !near(r.Firsts[0]-500*time.Millisecond, prefill) {
+		t.Errorf("the first token after %v, want %.4f s", r.Firsts[0]-500*time.Millisecond, prefill)
 	}
 	// 100 further tokens while the cache grows from 1001 to 1101.
-	writing := 100*engineCurve.StepTime(1, 1001) + engineCurve.C*100*100/2
-	if !near(r.Ends[0]-r.Firsts[0], writing) {
-		t.Errorf("the answer took %v, want %.4f s", r.Ends[0]-r.Firsts[0], writing)
+	decoding := 100*engineCurve.StepTime(1, 1001) + engineCurve.C*100*100/2
+	if !near(r.Ends[0]-r.Firsts[0], decoding) {
+		t.Errorf("the answer took %v, want %.4f s", r.Ends[0]-r.Firsts[0], decoding)
 	}
-	// A prompt that arrives in between delays the response by its reading time.
+	// A prompt that arrives in between delays the response by its prefill.
 	both := batching(tokens(0.5, 1000, 101), tokens(1, 2000, 1))
 	if late := both.Ends[0] - r.Ends[0]; !near(late, engineCurve.PrefillTime(2000)) {
 		t.Errorf("a prompt of 2000 tokens makes the answer later by %v, want %.4f s", late, engineCurve.PrefillTime(2000))

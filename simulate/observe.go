@@ -69,7 +69,7 @@ func (e *engine) observe() Observation {
 		if r.ready && !r.stopping {
 			r.batch.advance(e.now)
 			o.Engines = append(o.Engines, Engine{ID: r.id, Class: r.class, Cache: r.batch.use(),
-				Waiting: len(r.batch.reading)})
+				Waiting: len(r.batch.prefilling)})
 		}
 	}
 	return o

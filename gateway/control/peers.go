@@ -38,15 +38,15 @@ const ownerVersion = 1
 // blockingWait is the longest wait of a blocking query. It is short so that a hanging agent is noticed.
 const blockingWait = 10 * time.Second
 
-// Members implements peers.Registry.
-func (r *Registry) Members(ctx context.Context, set func([]peers.Member)) {
+// Gateways implements peers.Registry.
+func (r *Registry) Gateways(ctx context.Context, set func([]peers.Gateway)) {
 	r.watch(ctx, func(q *consul.QueryOptions) (*consul.QueryMeta, func(), error) {
 		entries, meta, err := r.Client.Health().Service(r.Config.Service, "", false, q)
 		return meta, func() {
-			var found []peers.Member
+			var found []peers.Gateway
 			for _, e := range entries {
 				if at := e.Service.Meta[MetaPeers]; at != "" {
-					found = append(found, peers.Member{ID: ownership.ID(at),
+					found = append(found, peers.Gateway{ID: ownership.ID(at),
 						Passing: e.Checks.AggregatedStatus() != consul.HealthCritical})
 				}
 			}

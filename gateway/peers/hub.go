@@ -21,16 +21,16 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// Member is a gateway as Consul knows it.
-type Member struct {
+// Gateway is a gateway as Consul knows it.
+type Gateway struct {
 	ID      ownership.ID
 	Passing bool
 }
 
 // Registry lists the gateways and stores which gateway owns each service.
 type Registry interface {
-	// Members calls set with all gateways whenever they change, until ctx ends.
-	Members(ctx context.Context, set func([]Member))
+	// Gateways calls set with all gateways whenever they change, until ctx ends.
+	Gateways(ctx context.Context, set func([]Gateway))
 	// Records calls set with the owners of all services whenever they change, and with ok = false
 	// when Consul does not answer, until ctx ends.
 	Records(ctx context.Context, set func(records map[string]ownership.Record, ok bool))
@@ -183,7 +183,7 @@ func (h *Hub) Run(ctx context.Context) {
 	h.server = grpc.NewServer(options...)
 	h.server.RegisterService(h.service(), h)
 	h.tasks.Go(func() { h.server.Serve(h.listener) })
-	h.tasks.Go(func() { h.options.Registry.Members(ctx, h.members) })
+	h.tasks.Go(func() { h.options.Registry.Gateways(ctx, h.setGateways) })
 	h.tasks.Go(func() { h.options.Registry.Records(ctx, h.recorded) })
 	h.tasks.Go(func() { h.confirm(ctx) })
 	tick := time.NewTicker(ownership.HeartbeatInterval)
@@ -230,8 +230,8 @@ func (h *Hub) send(to ownership.ID, r talk.Record) {
 	}
 }
 
-// members updates the peers with the gateways that Consul lists.
-func (h *Hub) members(all []Member) {
+// setGateways updates the peers with the gateways that Consul lists.
+func (h *Hub) setGateways(all []Gateway) {
 	now := time.Now()
 	h.mu.Lock()
 	for _, p := range h.peers {

@@ -20,7 +20,7 @@ import (
 // registry is an in-memory Registry for gateways in one process.
 type registry struct {
 	mu      sync.Mutex
-	members []Member
+	members []Gateway
 	records map[string]ownership.Record
 	changed chan struct{}
 }
@@ -51,10 +51,10 @@ func (r *registry) each(ctx context.Context, tell func()) {
 	}
 }
 
-func (r *registry) Members(ctx context.Context, set func([]Member)) {
+func (r *registry) Gateways(ctx context.Context, set func([]Gateway)) {
 	r.each(ctx, func() {
 		r.mu.Lock()
-		all := append([]Member(nil), r.members...)
+		all := append([]Gateway(nil), r.members...)
 		r.mu.Unlock()
 		set(all)
 	})
@@ -163,7 +163,7 @@ func startWith(t *testing.T, r *registry, identity Identity, version uint64, ser
 		<-ended
 	})
 	t.Cleanup(m.end)
-	r.change(func() { r.members = append(r.members, Member{m.id, true}) })
+	r.change(func() { r.members = append(r.members, Gateway{m.id, true}) })
 	return m
 }
 
