@@ -52,7 +52,7 @@ func (o *options) wire(w io.Writer, r race, proxies []proxy) error {
 	if err := b.build(); err != nil {
 		return err
 	}
-	real, model := make([]outcome, len(proxies)), make([]outcome, len(proxies))
+	measured, model := make([]outcome, len(proxies)), make([]outcome, len(proxies))
 	for i, p := range proxies {
 		var played, simulated []*sim
 		for seed := range r.seeds {
@@ -63,9 +63,9 @@ func (o *options) wire(w io.Writer, r race, proxies []proxy) error {
 			played = append(played, s)
 			simulated = append(simulated, r.replay(contestant{name: p.name, make: p.model}, uint64(seed+1)))
 		}
-		real[i], model[i] = summarise(played), summarise(simulated)
+		measured[i], model[i] = summarise(played), summarise(simulated)
 	}
-	wireTable(w, proxies, real, model)
+	wireTable(w, proxies, measured, model)
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (c Config) Denies(driver string) bool {
 		}
 		return false, false
 	}
-	if allowed, any := listed("driver.allowlist", "driver.whitelist"); any && !allowed {
+	if allowed, set := listed("driver.allowlist", "driver.whitelist"); set && !allowed {
 		return true
 	}
 	denied, _ := listed("driver.denylist", "driver.blacklist")

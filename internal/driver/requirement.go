@@ -77,14 +77,14 @@ func Needs(f Facts, v gpu.Vendor) []Need {
 // result says which two GPUs conflict, or which GPU has no driver.
 func Intersect(needs []Need) (Requirement, string) {
 	var all Requirement
-	var min, last, kind Need // the GPUs that determine Min, Last and Modules
+	var oldest, last, kind Need // the GPUs that determine Min, Last and Modules
 	for _, n := range needs {
 		r := n.Requirement
 		if r.Never != "" {
 			return r, fmt.Sprintf("%s: %s", n.Device, r)
 		}
 		if r.newer(all) {
-			all.Min, min = r.Min, n
+			all.Min, oldest = r.Min, n
 		}
 		if r.older(all) {
 			all.Last, last = r.Last, n
@@ -100,7 +100,7 @@ func Intersect(needs []Need) (Requirement, string) {
 		}
 	}
 	if all.Last != 0 && all.Min != "" && Branch(all.Min) > all.Last {
-		return all, conflict(last, min)
+		return all, conflict(last, oldest)
 	}
 	return all, ""
 }
