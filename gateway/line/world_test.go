@@ -56,10 +56,10 @@ type node struct {
 	leaving bool
 	was     string // its role
 
-	links   map[int]*linked
-	beat    uint64
-	sent    map[uint64]time.Time
-	pending []func() // what is left of a claim that is under way: its write, its answer
+	links     map[int]*linked
+	heartbeat uint64
+	sent      map[uint64]time.Time
+	pending   []func() // what is left of a claim that is under way: its write, its answer
 }
 
 type linked struct {
@@ -127,7 +127,7 @@ func (n *node) start(replicasCount int) {
 	n.process++
 	n.alive, n.leaving, n.paused, n.pending = true, false, time.Time{}, nil
 	n.ctx, n.crash = context.WithCancel(context.Background())
-	n.links, n.sent, n.beat = map[int]*linked{}, map[uint64]time.Time{}, 0
+	n.links, n.sent, n.heartbeat = map[int]*linked{}, map[uint64]time.Time{}, 0
 	process := n.process
 	var o Options
 	if n.w.options != nil {
@@ -221,7 +221,7 @@ func (n *node) step() {
 		n.shared.Saw(record)
 		n.shared.Confirm(record, now)
 	}
-	n.beats(now)
+	n.sendHeartbeats(now)
 	n.look(now)
 }
 
@@ -312,16 +312,16 @@ func (n *node) listen(j int, now time.Time) {
 	}
 }
 
-func (n *node) beats(now time.Time) {
-	n.beat++
-	n.sent[n.beat] = now
+func (n *node) sendHeartbeats(now time.Time) {
+	n.heartbeat++
+	n.sent[n.heartbeat] = now
 	load := n.shared.Loads()
 	w := n.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for j := range w.nodes {
 		if p := w.streams[[2]int{j, n.i}]; p != nil {
-			p.answer = append(p.answer, talk.Record{Kind: talk.Heartbeat, Heartbeat: n.beat, Loads: []talk.Load{load}})
+			p.answer = append(p.answer, talk.Record{Kind: talk.Heartbeat, Heartbeat: n.heartbeat, Loads: []talk.Load{load}})
 		}
 		if p := w.streams[[2]int{n.i, j}]; p != nil {
 			p.ask = append(p.ask, talk.Record{Kind: talk.Heartbeat, Heard: n.link(j, now).number})
