@@ -186,7 +186,7 @@ func curves(t *testing.T, a *agent) {
 	if got := seeds["a100"].Curves; err != nil || len(got) != 1 || got[0] != q.Rates()["a100"].Curves[0] {
 		t.Errorf("read back: %+v, %v", got, err)
 	}
-	n, rate := c.Most(learned.Objective{TPOT: tpot.Seconds()})
+	n, rate := c.MaxConcurrency(learned.Objective{TPOT: tpot.Seconds()})
 	if n < 1 || math.Abs(n-class.Slots) > 1 || math.Abs(rate/class.Replica-1) > 0.05 {
 		t.Errorf("the curve says %v at once and %v a second, the queue %v and %v", n, rate, class.Slots, class.Replica)
 	}
