@@ -287,7 +287,7 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		turns := turn.Turns{Client: client, Prefix: "aliquot/pull", Most: 1, Lapse: time.Minute}
+		turns := turn.Turns{Client: client, Prefix: "aliquot/pull", Max: 1, Lapse: time.Minute}
 		if err := turns.Take(t.Context(), "a"); err != nil {
 			t.Error(err)
 		}
