@@ -179,7 +179,9 @@ func (m *machine) check(t *rapid.T) {
 
 // early checks that a replica starts what it was sent ahead as soon as a slot is free.
 func (m *machine) early(t *rapid.T) {
+	total := 0
 	for _, s := range m.q.fleet.all {
+		total += len(s.early)
 		if len(s.early) > m.ahead || len(s.early) > 0 && s.active-len(s.early) < max(s.counted, 1) {
 			t.Fatalf("replica %s was sent %d ahead of %d", s.ID, len(s.early), s.active)
 		}
@@ -188,6 +190,9 @@ func (m *machine) early(t *rapid.T) {
 				t.Fatalf("a request sent ahead to %s is not known as such", s.ID)
 			}
 		}
+	}
+	if total != m.q.early {
+		t.Fatalf("%d requests are counted as sent ahead, want %d", m.q.early, total)
 	}
 }
 

@@ -19,6 +19,7 @@ type Queue struct {
 	load     load
 	seq      uint64
 	evicted  []*Ticket
+	early    int       // requests that were sent ahead and have not started
 	held     time.Time // when Next must look at a held request again
 }
 
@@ -80,7 +81,7 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 func (q *Queue) Next(now time.Time) *Ticket {
 	q.fleet.resume(now)
 	q.held = time.Time{}
-	if q.policy.SendAhead > 0 {
+	if q.early > 0 {
 		for _, s := range q.fleet.all {
 			q.promote(s, now) // its slots may have become more
 		}
@@ -126,6 +127,7 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	}
 	if t.early = q.policy.SendAhead > 0 && s.active >= max(s.counted, 1); t.early {
 		s.early = append(s.early, t)
+		q.early++
 	}
 	s.active++
 	q.seq++
@@ -158,6 +160,7 @@ func (q *Queue) Finish(t *Ticket, verdict Verdict, pause time.Duration, now time
 	early := t.early
 	if early {
 		t.early = false
+		q.early--
 		s.early = slices.DeleteFunc(s.early, func(o *Ticket) bool { return o == t })
 	}
 	q.promote(s, now)
