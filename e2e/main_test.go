@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -46,6 +47,13 @@ func start(t *testing.T, o cluster.Options) (context.Context, *cluster.Cluster) 
 	return ctx, c
 }
 
+// interrupted returns a context that a signal ends, for all tests: those that have not started then
+// must not start.
+var interrupted = sync.OnceValue(func() context.Context {
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	return ctx
+})
+
 // prepare skips a test that cannot run here. It returns a context that ends early enough to stop a
 // cluster.
 func prepare(t *testing.T) context.Context {
@@ -56,8 +64,12 @@ func prepare(t *testing.T) context.Context {
 	if missing := cluster.DockerMissing(t.Context()); missing != "" {
 		t.Skip(missing)
 	}
-	ctx, cancel := signal.NotifyContext(t.Context(), syscall.SIGINT, syscall.SIGTERM)
+	if interrupted().Err() != nil {
+		t.Fatal("interrupted")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
+	context.AfterFunc(interrupted(), cancel)
 	if deadline, ok := t.Deadline(); ok {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-cleanup))
 		t.Cleanup(cancel)
