@@ -59,6 +59,10 @@ func Build(ctx context.Context, dir string, without ...string) (Tools, error) {
 		return t, err
 	}
 	defer unlock()
+	// Nothing that is built for a user imports this module, so a new machine does not have it yet.
+	if _, err := run(ctx, "", "go", "mod", "download", nvmlModule); err != nil {
+		return t, err
+	}
 	where, err := run(ctx, "", "go", "list", "-m", "-f", "{{.Dir}}", module, nvmlModule)
 	if err != nil {
 		return t, err
