@@ -14,6 +14,8 @@ import (
 type batch struct {
 	curve learned.Curve
 	at    time.Duration // time up to which the state is computed
+	// waiting is the requests that do not fit yet, in order.
+	waiting []*call
 	// prefilling is the requests whose prompts are not read yet. left is the remaining seconds for the
 	// first of them.
 	prefilling []*call
@@ -21,7 +23,7 @@ type batch struct {
 	decoding   calls   // decoding requests, the next to end first
 	steps      float64 // since the start
 	kv         float64 // tokens in the cache, of the decoding requests
-	held       float64 // tokens that all requests will have in the cache at their end
+	held       float64 // tokens that prefilling and decoding requests will have in the cache at their end
 	// version changes with every change, so that an outdated event can be recognized.
 	version int
 }
@@ -47,30 +49,22 @@ func (c *calls) Pop() any {
 	return last
 }
 
-// backlog returns the remaining seconds of prefill.
-func (b *batch) backlog() float64 {
-	seconds := 0.0
-	for i, c := range b.prefilling {
-		if i == 0 {
-			seconds += b.left
-		} else {
-			seconds += b.curve.PrefillTime(c.prompt)
-		}
-	}
-	return seconds
-}
-
-// fits reports whether a request fits. An empty replica takes any request.
-func (b *batch) fits(q Request) bool {
+// fits reports whether the engine can work on a request beside those that it works on. An idle
+// engine takes any request.
+func (b *batch) fits(c *call) bool {
 	n := len(b.prefilling) + len(b.decoding)
 	if n == 0 {
 		return true
 	}
-	slots := b.curve.Slots
-	if slots == 0 {
-		slots = defaultBatch
+	return n < b.slots() && (b.curve.KV == 0 || b.held+c.prompt+c.output <= b.curve.KV)
+}
+
+// slots returns how many requests the engine works on at once.
+func (b *batch) slots() int {
+	if b.curve.Slots > 0 {
+		return int(max(1, min(b.curve.Slots, 1e15)))
 	}
-	return float64(n) < slots && (b.curve.KV == 0 || b.held+float64(q.InputTokens+q.OutputTokens) <= b.curve.KV)
+	return defaultBatch
 }
 
 // defaultBatch is the default maximum of concurrent requests of engines.
@@ -78,12 +72,23 @@ const defaultBatch = 256
 
 func (b *batch) add(now time.Duration, index int, q Request) {
 	b.advance(now)
-	c := &call{index: index, prompt: float64(max(1, q.InputTokens)), output: float64(max(1, q.OutputTokens))}
-	if b.prefilling = append(b.prefilling, c); len(b.prefilling) == 1 {
-		b.left = b.curve.PrefillTime(c.prompt)
-	}
-	b.held += c.prompt + c.output
+	b.waiting = append(b.waiting, &call{
+		index: index, prompt: float64(max(1, q.InputTokens)), output: float64(max(1, q.OutputTokens)),
+	})
+	b.admit()
 	b.version++
+}
+
+// admit lets waiting requests in, in order, as long as they fit.
+func (b *batch) admit() {
+	for len(b.waiting) > 0 && b.fits(b.waiting[0]) {
+		c := b.waiting[0]
+		b.waiting = b.waiting[1:]
+		if b.prefilling = append(b.prefilling, c); len(b.prefilling) == 1 {
+			b.left = b.curve.PrefillTime(c.prompt)
+		}
+		b.held += c.prompt + c.output
+	}
 }
 
 // advance computes the state at now. Nothing may begin or end before now.
@@ -150,6 +155,7 @@ func (b *batch) turn() (began *call, ended []*call) {
 	if len(b.decoding) == 0 {
 		b.kv = 0
 	}
+	b.admit()
 	return began, ended
 }
 
@@ -163,60 +169,6 @@ func (b *batch) use() float64 {
 		read += c.prompt
 	}
 	return min(1, (b.kv+read)/b.curve.KV)
-}
-
-const (
-	// maxBacklog is the backlog in seconds from which a replica gets no more requests, so
-	// that they can still go to another one.
-	maxBacklog = 0.25
-	// maxTried is how many waiting requests are tried to find one that fits.
-	maxTried = 32
-)
-
-// sends gives waiting requests to replicas that batch, like a gateway that counts in tokens. It
-// starts with the oldest request and gives each to the replica with the lowest cost. If a request
-// fits nowhere, it tries the next.
-func (e *engine) sends() {
-	for at := 0; at < len(e.queue) && at < maxTried; {
-		i := e.queue[at]
-		best := e.cheapest(e.trace[i])
-		if best == nil {
-			at++
-			continue
-		}
-		e.queue = append(e.queue[:at], e.queue[at+1:]...)
-		e.begin(i, best)
-		best.batch.add(e.now, i, e.trace[i])
-		e.plan(best)
-	}
-}
-
-func (e *engine) cheapest(q Request) (best *replica) {
-	least := math.Inf(1)
-	for _, r := range e.replicas {
-		if !r.ready || r.stopping || !r.batch.fits(q) {
-			continue
-		}
-		r.batch.advance(e.now)
-		wait := r.batch.backlog()
-		if wait > maxBacklog {
-			continue
-		}
-		if cost := r.batch.cost(wait, q); cost < least {
-			best, least = r, cost
-		}
-	}
-	return best
-}
-
-// cost returns the cost of a request in seconds, if prefill begins after wait: the time until its
-// last token, and half of the delay that it causes to the other requests.
-func (b *batch) cost(wait float64, q Request) float64 {
-	prefill := b.curve.PrefillTime(float64(q.InputTokens))
-	n := float64(len(b.prefilling) + len(b.decoding))
-	with, output := b.curve.StepTime(n+1, b.kv+float64(q.InputTokens)), float64(q.OutputTokens)
-	others := n*prefill + n*output*(with-b.curve.StepTime(n, b.kv))
-	return wait + prefill + output*with + others/2
 }
 
 // plan schedules the next event of a replica.
@@ -238,6 +190,7 @@ func (e *engine) turned(ev event) {
 		e.result.Firsts[began.index] = e.now
 	}
 	for _, c := range ended {
+		e.dispatcher.ended(c, e.now)
 		e.ended(c.index, ev.replica)
 	}
 	e.plan(ev.replica)

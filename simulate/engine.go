@@ -1,6 +1,7 @@
-// Package simulate replays a trace of requests against a scaling policy in simulated time. There is
-// one queue. Replicas start slowly and serve a fixed number of concurrent requests, or batch them
-// like engines of language models. A scaler decides the counts at its interval.
+// Package simulate replays a trace of requests against a scaling policy in simulated time. Replicas
+// start slowly and serve a fixed number of concurrent requests from one queue, or batch them like
+// engines of language models, behind the dispatch of Aliquot's gateway. A scaler decides the counts at
+// its interval.
 package simulate
 
 import (
@@ -45,8 +46,11 @@ type Config struct {
 	// replicas have been ready for MinHealthy.
 	Deployments bool
 	MinHealthy  time.Duration
-	// Objective determines Observation.Met and Missed.
+	// Objective determines Observation.Met and Missed. The gateway knows its TTFT and TPOT.
 	Objective Objective
+	// LeastRequests puts a proxy in front of replicas that batch, instead of Aliquot's gateway. It sends
+	// each request at once to the replica with the fewest requests.
+	LeastRequests bool
 }
 
 // Sample is the state at the end of one Step.
@@ -59,8 +63,8 @@ type Sample struct {
 
 // Result is the result of one replay.
 type Result struct {
-	// Waits holds the time from arrival to the start of service, for each request in the order of
-	// the trace.
+	// Waits holds the time from arrival until a replica got the request, for each request in the
+	// order of the trace. A replica that batches may let it wait further.
 	Waits []time.Duration
 	// Firsts and Ends are the times of the first and the last token, for engines that batch. They
 	// are 0 if the token never came.
@@ -90,6 +94,7 @@ const (
 	eventReady eventKind = iota
 	eventDone
 	eventTurn
+	eventLook
 	eventDecide
 	eventStep
 )
@@ -128,10 +133,16 @@ type engine struct {
 	events   eventHeap
 	order    int
 	replicas []*replica // oldest first
-	queue    []int      // indices of waiting requests, oldest first
 	next     int        // index of the next arrival
 	active   int
-	started  int // replicas started so far
+	// dispatcher holds the waiting requests, queued of them, with queuedTokens tokens. look is the
+	// time of the next eventLook that counts.
+	dispatcher   dispatcher
+	queued       int
+	queuedTokens int
+	look         time.Duration
+	sent         []bool // by request
+	started      int    // replicas started so far
 	// arrived, met and missed belong to the current Step; the slices hold those of past Steps.
 	arrived, met, missed             float64
 	arrivedSeries, metSeries, misses []float64
@@ -157,29 +168,49 @@ func Run(cfg Config, trace []Request, scaler Scaler) Result {
 	e.result.Waits = make([]time.Duration, len(trace))
 	e.result.Firsts, e.result.Ends = make([]time.Duration, len(trace)), make([]time.Duration, len(trace))
 	e.result.ReplicaTime = make([]time.Duration, len(cfg.Classes))
+	e.dispatcher, e.sent = newDispatcher(cfg, trace), make([]bool, len(trace))
 	for c, class := range cfg.Classes {
 		for range class.Initial {
-			e.start(c).ready = true
+			e.serve(e.start(c))
 		}
 		e.desired[c] = class.Initial
 	}
 	e.push(event{at: Step, kind: eventStep})
 	e.push(event{at: scaler.Interval(), kind: eventDecide})
 	end := trace[len(trace)-1].At
-	for e.next < len(trace) || e.active > 0 || len(e.queue) > 0 {
+	for e.next < len(trace) || e.active > 0 || e.queued > 0 {
 		if e.now > end+24*time.Hour {
 			break
 		}
 		e.step()
 	}
-	for _, i := range e.queue {
-		e.result.Waits[i] = e.now - trace[i].At
+	for i, sent := range e.sent[:e.next] {
+		if !sent {
+			e.result.Waits[i] = e.now - trace[i].At
+		}
 	}
 	for _, r := range e.replicas {
 		e.result.ReplicaTime[r.class] += e.now - r.started
 	}
 	e.result.Length = e.now
 	return e.result
+}
+
+func (e *engine) arrive() {
+	q := e.trace[e.next]
+	e.dispatcher.arrive(e.next, q, e.now)
+	e.queued++
+	e.queuedTokens += q.tokens()
+	e.arrived += float64(q.tokens())
+	e.next++
+}
+
+// serve makes a replica ready.
+func (e *engine) serve(r *replica) {
+	r.ready = true
+	if !r.stopping {
+		e.dispatcher.put(r)
+	}
 }
 
 // start adds a replica.
@@ -201,7 +232,7 @@ func (e *engine) push(ev event) {
 
 func (e *engine) advance(to time.Duration) {
 	seconds := (to - e.areaSince).Seconds()
-	e.area += float64(len(e.queue)+e.active) * seconds
+	e.area += float64(e.queued+e.active) * seconds
 	for _, r := range e.replicas {
 		e.areas[r.class] += float64(r.busy) * seconds
 	}
@@ -211,9 +242,7 @@ func (e *engine) advance(to time.Duration) {
 func (e *engine) step() {
 	if e.next < len(e.trace) && e.trace[e.next].At <= e.events[0].at {
 		e.advance(max(e.trace[e.next].At, e.now))
-		e.queue = append(e.queue, e.next)
-		e.arrived += float64(e.trace[e.next].InputTokens + e.trace[e.next].OutputTokens)
-		e.next++
+		e.arrive()
 		e.dispatch()
 		return
 	}
@@ -221,8 +250,13 @@ func (e *engine) step() {
 	e.advance(ev.at)
 	switch ev.kind {
 	case eventReady:
-		ev.replica.ready = true
+		e.serve(ev.replica)
 		e.dispatch()
+	case eventLook:
+		if e.look == ev.at {
+			e.look = 0
+			e.dispatch()
+		}
 	case eventDone:
 		ev.replica.busy--
 		e.active--
@@ -241,32 +275,25 @@ func (e *engine) step() {
 	}
 }
 
-// dispatch gives waiting requests, oldest first, to the fastest free slot. Among slots of equal
-// speed it prefers the oldest replica, so that the newest become idle first.
+// lookInterval bounds how often waiting requests are examined while nothing happens. The gateway
+// itself does it more often.
+const lookInterval = 50 * time.Millisecond
+
+// dispatch sends waiting requests as far as the dispatcher wants.
 func (e *engine) dispatch() {
-	if e.cfg.Classes[0].Curve != nil {
-		e.sends()
-		return
+	if e.queued > 0 {
+		e.report()
 	}
-	for len(e.queue) > 0 {
-		var best *replica
-		for _, r := range e.replicas {
-			class := e.cfg.Classes[r.class]
-			if !r.ready || r.stopping || r.busy >= class.Slots {
-				continue
-			}
-			if best == nil || class.Speed > e.cfg.Classes[best.class].Speed {
-				best = r
-			}
+	for e.queued > 0 {
+		i, to := e.dispatcher.next(e.now)
+		if to == nil {
+			break
 		}
-		if best == nil {
-			return
-		}
-		i := e.queue[0]
-		e.queue = e.queue[1:]
-		e.begin(i, best)
-		service := lasting(float64(e.trace[i].Service) / e.cfg.Classes[best.class].Speed)
-		e.push(event{at: e.now + service, kind: eventDone, replica: best})
+		e.send(i, to)
+	}
+	if at := e.dispatcher.again(); at > 0 && e.queued > 0 && (e.look == 0 || at < e.look-lookInterval) {
+		e.look = max(at, e.now+lookInterval)
+		e.push(event{at: e.look, kind: eventLook})
 	}
 }
 
@@ -278,11 +305,31 @@ func lasting(nanoseconds float64) time.Duration {
 	return time.Duration(min(nanoseconds, float64(never)))
 }
 
-// begin gives a request to a replica.
-func (e *engine) begin(i int, r *replica) {
-	e.result.Waits[i] = e.now - e.trace[i].At
-	r.busy++
+// report tells the dispatcher how far the responses of the replicas are.
+func (e *engine) report() {
+	for _, r := range e.replicas {
+		if r.batch != nil && r.ready && !r.stopping {
+			r.batch.advance(e.now)
+			e.dispatcher.progress(r.batch, e.now)
+		}
+	}
+}
+
+// send gives a request to a replica.
+func (e *engine) send(i int, to *replica) {
+	q := e.trace[i]
+	e.result.Waits[i], e.sent[i] = e.now-q.At, true
+	e.queued--
+	e.queuedTokens -= q.tokens()
+	to.busy++
 	e.active++
+	if to.batch != nil {
+		to.batch.add(e.now, i, q)
+		e.plan(to)
+		return
+	}
+	service := lasting(float64(q.Service) / e.cfg.Classes[to.class].Speed)
+	e.push(event{at: e.now + service, kind: eventDone, replica: to})
 }
 
 // ended removes a finished request from a replica that batches.
@@ -353,6 +400,9 @@ func (e *engine) stopOne(c int) {
 		}
 	}
 	victim.stopping = true
+	if victim.ready {
+		e.dispatcher.drop(victim)
+	}
 	if victim.busy == 0 {
 		e.remove(victim)
 	}

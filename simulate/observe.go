@@ -48,28 +48,23 @@ func (e *engine) sample() {
 		e.areas[c] = 0
 	}
 	e.result.Timeline = append(e.result.Timeline, Sample{
-		At: e.now, Demand: e.demand[len(e.demand)-1], Queued: len(e.queue),
+		At: e.now, Demand: e.demand[len(e.demand)-1], Queued: e.queued,
 		Desired: append([]int(nil), e.desired...), Ready: e.ready(),
 	})
 }
 
 func (e *engine) observe() Observation {
 	o := Observation{
-		Now: e.now, Demand: e.demand, Active: e.served, Level: len(e.queue) + e.active,
+		Now: e.now, Demand: e.demand, Active: e.served, Level: e.queued + e.active,
 		Ready: e.ready(), Desired: append([]int(nil), e.desired...),
-		Arrived: e.arrivedSeries, Met: e.metSeries, Missed: e.misses, Queued: len(e.queue),
-	}
-	if e.cfg.Classes[0].Curve == nil {
-		return o
-	}
-	for _, i := range e.queue {
-		o.QueuedTokens += float64(e.trace[i].InputTokens + e.trace[i].OutputTokens)
+		Arrived: e.arrivedSeries, Met: e.metSeries, Missed: e.misses, Queued: e.queued,
+		QueuedTokens: float64(e.queuedTokens),
 	}
 	for _, r := range e.replicas {
-		if r.ready && !r.stopping {
+		if r.batch != nil && r.ready && !r.stopping {
 			r.batch.advance(e.now)
 			o.Engines = append(o.Engines, Engine{ID: r.id, Class: r.class, Cache: r.batch.use(),
-				Waiting: len(r.batch.prefilling)})
+				Waiting: len(r.batch.prefilling) + len(r.batch.waiting)})
 		}
 	}
 	return o

@@ -22,6 +22,9 @@ type Request struct {
 	InputTokens, OutputTokens int
 }
 
+// tokens returns the tokens of the prompt and the response.
+func (q Request) tokens() int { return q.InputTokens + q.OutputTokens }
+
 // ServiceModel converts a request's tokens to its service time on a replica with speed 1. Prefill
 // is linear in the input and decoding in the output.
 type ServiceModel struct {
