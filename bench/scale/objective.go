@@ -6,10 +6,13 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"aliquot.example/internal/learned"
 	"aliquot.example/internal/scale"
@@ -43,7 +46,7 @@ type service struct {
 
 const (
 	quantile   = 0.99
-	maxServing = 32 // replicas of each class
+	maxServing = 64 // replicas of each class
 )
 
 // readServices reads the traces. It makes Azure's conversations four times as busy, because two
@@ -112,43 +115,61 @@ type rival struct {
 	name   string
 	on     []hardware
 	scaler func() simulate.Scaler
+	// proxied means that a proxy is in front of the replicas, and not Aliquot's gateway.
+	proxied bool
 }
 
+// proxied returns the policies with a proxy in front of the replicas.
+func proxied(all []rival) (out []rival) {
+	for _, r := range all {
+		r.name, r.proxied = r.name+", proxy", true
+		out = append(out, r)
+	}
+	return out
+}
+
+// rivals returns the policies to compare on some hardware. On one class, those of others also run
+// behind a proxy, as they do without Aliquot.
 func (s service) rivals(on []hardware, coldStart time.Duration) []rival {
-	var out []rival
+	var others []rival
 	for _, h := range on {
-		n, _ := s.within(h)
-		target := utilization * n
-		name := func(policy string) string {
-			if len(on) > 1 {
-				return policy + ", " + h.name + " alone"
-			}
-			return policy
-		}
-		one := []hardware{h}
-		out = append(out,
-			rival{name("KPA + 300 s down-delay"), one, func() simulate.Scaler {
-				return &kpa{target: target, max: maxServing, downDelay: 300 * time.Second}
-			}},
-			rival{name("Nomad target-value"), one, func() simulate.Scaler {
-				return &nomadTarget{target: target, max: maxServing, cooldown: 5 * time.Minute}
-			}},
-			rival{name("AIBrix APA"), one, func() simulate.Scaler { return &apa{max: maxServing} }},
-		)
+		others = append(others, s.alone(h, len(on) > 1)...)
 		if len(on) > 1 {
-			out = append(out, rival{name("Aliquot"), one, s.ours(one, coldStart)})
+			others = append(others, rival{name: "Aliquot, " + h.name + " alone", on: []hardware{h},
+				scaler: s.ours([]hardware{h}, coldStart)})
 		}
 	}
 	costs := make([]float64, len(on))
 	for i, h := range on {
 		costs[i] = h.cost
 	}
-	return append(out,
-		rival{"llm-d variant autoscaler", on, func() simulate.Scaler {
-			return &variants{costs: costs, max: maxServing}
-		}},
-		rival{"Aliquot", on, s.ours(on, coldStart)},
-	)
+	others = append(others, rival{name: "llm-d variant autoscaler", on: on, scaler: func() simulate.Scaler {
+		return &variants{costs: costs, max: maxServing}
+	}})
+	if len(on) == 1 {
+		others = append(others, proxied(others)...)
+	}
+	return append(others, rival{name: "Aliquot", on: on, scaler: s.ours(on, coldStart)})
+}
+
+// alone returns the policies that know one class of hardware. named adds its name to theirs.
+func (s service) alone(h hardware, named bool) (out []rival) {
+	n, _ := s.within(h)
+	target := utilization * n
+	add := func(policy string, scaler func() simulate.Scaler) {
+		if named {
+			policy += ", " + h.name + " alone"
+		}
+		out = append(out, rival{name: policy, on: []hardware{h}, scaler: scaler})
+	}
+	add("KPA + 300 s down-delay", func() simulate.Scaler {
+		return &kpa{target: target, max: maxServing, downDelay: 300 * time.Second}
+	})
+	add("Nomad target-value", func() simulate.Scaler {
+		return &nomadTarget{target: target, max: maxServing, cooldown: 5 * time.Minute}
+	})
+	add("AIBrix APA", func() simulate.Scaler { return &apa{max: maxServing} })
+	return out
 }
 
 // ours returns the policy with the objective, at an interval of 1 s and with a query window of 15
@@ -166,8 +187,7 @@ func (s service) ours(on []hardware, coldStart time.Duration) func() simulate.Sc
 		Quantile: quantile}
 	return func() simulate.Scaler {
 		return &simulate.PolicyScaler{
-			Policy: policy, Classes: classes, Min: append([]int{1}, make([]int, len(on)-1)...),
-			QueryWindow: 15 * time.Minute, Every: time.Second,
+			Policy: policy, Classes: classes, QueryWindow: 15 * time.Minute, Every: time.Second,
 			Objective: &objective, Curves: curves,
 		}
 	}
@@ -190,9 +210,25 @@ func (s service) replay(r rival, coldStart time.Duration) outcome {
 		}
 		classes = append(classes, c)
 	}
-	result := simulate.Run(simulate.Config{Classes: classes, Objective: s.objective}, s.trace, r.scaler())
+	config := simulate.Config{Classes: classes, Objective: s.objective, LeastRequests: r.proxied}
+	result := simulate.Run(config, s.trace, r.scaler())
 	summary := simulate.Summarize(result, classes)
 	return outcome{result.Attained(s.trace, s.objective), summary.Cost, summary.ReplicaHours, summary.Reversals}
+}
+
+// replays replays the trace with each policy, as many at a time as there are CPUs.
+func (s service) replays(all []rival, coldStart time.Duration) []outcome {
+	out := make([]outcome, len(all))
+	var group errgroup.Group
+	group.SetLimit(runtime.NumCPU())
+	for i, r := range all {
+		group.Go(func() error {
+			out[i] = s.replay(r, coldStart)
+			return nil
+		})
+	}
+	_ = group.Wait() // no replay returns an error
+	return out
 }
 
 // initial returns the replicas for the trace's mean demand at 70% of a replica's rate within the
@@ -215,7 +251,8 @@ func objective(w io.Writer, folder string) error {
 	}
 	fmt.Fprintf(w, `Objectives of %g%% of the requests. A model of 8 billion parameters with weights in FP8; h100 is
 5 of 20 slices of one at cost %g an hour, l4 a whole one at %g, at most %d of either. Replicas batch,
-and one gateway in front of them sends each request where it costs the fewest seconds.
+and Aliquot's gateway is in front of them. With "proxy" a proxy is there instead, which sends each
+request at once to the replica with the fewest requests.
 
 `, 100*quantile, quarterH100.cost, wholeL4.cost, maxServing)
 	for _, s := range services {
@@ -238,8 +275,9 @@ func (s service) table(w io.Writer, on []hardware, coldStart time.Duration) {
 		scale.Objective{TTFT: o.TTFT, TPOT: o.TPOT, E2E: o.E2E, Quantile: quantile}, strings.Join(names, ", "))
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "policy\twithin\tcost\treplica-hours\treversals\t")
-	for _, r := range s.rivals(on, coldStart) {
-		o := s.replay(r, coldStart)
+	all := s.rivals(on, coldStart)
+	for i, o := range s.replays(all, coldStart) {
+		r := all[i]
 		fmt.Fprintf(out, "%s\t%.2f%%\t%.1f\t%.1f\t%d\t\n", r.name, 100*o.attained, o.cost, o.hours, o.reversals)
 	}
 	out.Flush()

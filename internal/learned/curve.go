@@ -168,6 +168,12 @@ func (c Curve) Within(o Objective, quantile float64) Limit {
 	return l
 }
 
+// deferral multiplies the standard deviation of the delays in holds if there is an objective for the
+// first token. Up to that, the gateway defers a prompt that would make answers late, or sends it
+// elsewhere, so delays vary less than arrivals do. The value comes from replays through its dispatch
+// (bench/scale).
+const deferral = 0.6
+
 // spread is the mean square of the times to read a prompt divided by the square of their mean, for
 // exponentially distributed times.
 const spread = 2
@@ -186,6 +192,9 @@ func (c Curve) holds(o Objective, quantile, n float64) bool {
 	gaps := max(1, c.Output-1)
 	reads := rate * (n - 1) / n * gaps * o.TPOT
 	deviations := math.Sqrt2 * math.Erfinv(2*quantile-1)
+	if o.TTFT > 0 {
+		deviations *= deferral
+	}
 	stalls := c.PrefillTime(max(1, c.Prompt)) * (reads + deviations*math.Sqrt(spread*reads))
 	return stalls <= gaps*(o.TPOT-c.StepTime(n, n*c.Held()))
 }

@@ -82,13 +82,16 @@ type Serving struct {
 	Slack float64
 }
 
+// moved is the ratio of two rates that replaces the one in force.
+const moved = 1.1
+
 // ServingMoved reports whether what the classes serve has changed enough to replace the values in
-// force: a rate by more than the factor margin, or whether a class meets the objective.
+// force: a rate by more than the factor moved, or whether a class meets the objective.
 func ServingMoved(from, to map[string]Serving) bool {
 	for class, after := range to {
 		before, known := from[class]
 		if !known || (before.Concurrency > 0) != (after.Concurrency > 0) ||
-			math.Abs(math.Log(after.Rate/before.Rate)) > math.Log(margin) {
+			math.Abs(math.Log(after.Rate/before.Rate)) > math.Log(moved) {
 			return true
 		}
 	}

@@ -132,7 +132,7 @@ const (
 	// correctionPower is how a correction grows with the misses, and maxCorrection is its maximum.
 	// It begins at the part corrected of the allowed misses: a correction that begins only at the
 	// limit keeps a service at the limit.
-	correctionPower = 0.3
+	correctionPower = 0.2
 	maxCorrection   = 3
 	corrected       = 0.75
 

@@ -8,11 +8,13 @@ type sizing struct {
 	// late is the part of the requests that may wait longer, and missed the part that may miss the
 	// objective.
 	late, missed float64
-	// memory is how many Steps of arrivals count.
-	memory int
+	// memory is how many Steps of arrivals count, and stable those of a mean rate.
+	memory, stable int
 	// unit is the work of one mean request, and drain the seconds in which the present queue must
 	// be served.
 	unit, drain float64
+	// margin multiplies the least capacity.
+	margin float64
 }
 
 // These values come from a search over the traces of bench/scale, for the least cost with 99% of
@@ -23,18 +25,28 @@ const (
 	// lateParts is the ratio of requests that may be late in the replayed queue to those that may
 	// miss the objective. A request that is only a little late is still in time, because the
 	// estimate of a replica has a reserve.
-	lateParts = 4
+	lateParts = 6
+	// maxLate bounds the part that may be late: an objective for half of the requests must not let
+	// all of them wait.
+	maxLate = 0.2
 	// memoryPart is the part of DownDelay whose arrivals count.
 	memoryPart = 0.75
-	// keepRatio is the part to keep of the capacity for all known arrivals.
-	keepRatio = 0.7
-	// margin multiplies the least capacity.
-	margin = 1.1
+	// forgottenPart is the part of the largest mean rate that the capacity for all known arrivals
+	// does not include. Bursts above a mean rate are kept, because they recur, and a mean rate that
+	// has fallen is followed down.
+	forgottenPart = 0.4
+	// margin multiplies the least capacity, and increases by marginPerMinute for each minute of a
+	// cold start up to maxMargin: demand changes more in a longer time.
+	margin          = 1.08
+	marginPerMinute = 0.035
+	maxMargin       = 1.4
 	// maxLateWait is how many seconds requests may wait for capacity if every one of them misses the
 	// objective anyway: replicas for each burst would change nothing.
 	maxLateWait = 10
-	// drainWaits is the multiple of wait in which the present queue must be served.
-	drainWaits = 4
+	// drainWaits is the multiple of wait in which the present queue is to be served, at most maxDrain
+	// seconds. Replicas for a shorter time would often be ready when the queue is gone.
+	drainWaits = 16
+	maxDrain   = 600
 )
 
 func (p Policy) sizing(o Objective, best *Serving) sizing {
@@ -50,16 +62,45 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 	}
 	missed := 1 - o.Quantile
 	return sizing{
-		wait: wait, late: lateParts * missed, missed: missed,
-		memory: int(memoryPart * float64(steps(p.DownDelayOrDefault()))),
-		unit:   1 / best.Rate, drain: max(1, drainWaits*wait),
+		wait: wait, late: max(missed, min(maxLate, lateParts*missed)), missed: missed,
+		memory: max(steps(p.StableWindow), int(memoryPart*float64(steps(p.DownDelayOrDefault())))),
+		stable: steps(p.StableWindow),
+		unit:   1 / best.Rate, drain: min(maxDrain, max(1, drainWaits*wait)),
+		margin: min(maxMargin, margin+marginPerMinute*p.ColdStart.Minutes()),
 	}
 }
 
-// capacity returns the least capacity that is enough for the recent arrivals, and for a part of all
-// known arrivals, because rare bursts recur.
+// capacity returns the least capacity that is enough for the recent arrivals, and for the bursts
+// among all known arrivals. It is not below the mean rate of the recent arrivals, because the queue
+// would grow forever.
 func (z sizing) capacity(arrived []float64) float64 {
-	return margin * max(z.least(arrived[max(0, len(arrived)-z.memory):]), keepRatio*z.least(arrived))
+	recent := arrived[max(0, len(arrived)-z.memory):]
+	mean := average(recent)
+	kept := 0.0
+	if len(arrived) > z.stable {
+		kept = z.least(arrived[z.stable:]) - forgottenPart*z.largestMean(arrived)
+	}
+	return max(mean, z.margin*max(z.least(recent), kept))
+}
+
+// largestMean returns the largest mean rate over a stable window. Every known arrival but those of
+// the first window is the end of one, so that bursts and mean rates are forgotten together.
+func (z sizing) largestMean(arrived []float64) (largest float64) {
+	sum := 0.0
+	for i, came := range arrived {
+		if sum += came; i >= z.stable {
+			sum -= arrived[i-z.stable]
+			largest = max(largest, sum/float64(z.stable))
+		}
+	}
+	return largest
+}
+
+func average(series []float64) (mean float64) {
+	for _, v := range series {
+		mean += v / float64(len(series))
+	}
+	return mean
 }
 
 func (z sizing) least(arrived []float64) float64 {
