@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 )
 
 // Server ports are below the kernel's ephemeral range, so that no outgoing connection takes a port
@@ -15,12 +16,26 @@ const (
 	blockSize           = 500
 )
 
-// FreePorts returns n ports on which nothing listens, over TCP or UDP.
+// given are the ports that this process has been given, so that none is given twice. A server may
+// not listen yet, or be about to start again.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// FreePorts returns n ports on which nothing listens, over TCP or UDP, and that it has not returned
+// before.
 func FreePorts(n int) ([]int, error) {
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
+	}
 	var ports []int
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)
-		if free(port) {
+		if !given.ports[port] && free(port) {
+			given.ports[port] = true
 			ports = append(ports, port)
 		}
 		if len(ports) == n {
