@@ -189,6 +189,7 @@ func (e *engine) turned(ev event) {
 	if began != nil {
 		e.result.Firsts[began.index] = e.now
 	}
+	e.dispatcher.progress(b, e.now)
 	for _, c := range ended {
 		e.dispatcher.ended(c, e.now)
 		e.ended(c.index, ev.replica)
