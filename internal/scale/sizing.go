@@ -37,8 +37,8 @@ const (
 	forgottenPart = 0.4
 	// margin multiplies the least capacity, and increases by marginPerMinute for each minute of a
 	// cold start up to maxMargin: demand changes more in a longer time.
-	margin          = 1.08
-	marginPerMinute = 0.035
+	margin          = 1.1
+	marginPerMinute = 0.03
 	maxMargin       = 1.4
 	// maxLateWait is how many seconds requests may wait for capacity if every one of them misses the
 	// objective anyway: replicas for each burst would change nothing.
