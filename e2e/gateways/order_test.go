@@ -72,7 +72,7 @@ func TestOrderOutlivesTheOwner(t *testing.T) {
 	for i := range waiting {
 		ask(left[i%len(left)], fmt.Sprint(i))
 		queued(i + 1)
-		time.Sleep(apart)
+		lastsFor(ctx, apart, time.Now())
 	}
 	owner.Kill()
 	f.owner(ctx, t)

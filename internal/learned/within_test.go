@@ -54,3 +54,13 @@ func TestARequestAloneIsHeldUpByNoOther(t *testing.T) {
 		t.Errorf("short answers to long prompts: %v at once, in the mean %v", l.Concurrency, n)
 	}
 }
+
+// A gateway can defer prompts for answers only if the first token may wait. Then more fits.
+func TestPromptsThatMayWaitDelayAnswersLess(t *testing.T) {
+	c := Curve{Start: 0.002, Prefill: 144e-6, A: 0.0147, B: 20e-6, C: 196e-9, Prompt: 1155, Output: 211, KV: 80_000}
+	tokens, both := Objective{TPOT: 0.1}, Objective{TTFT: 3, TPOT: 0.1}
+	mean, _ := c.MaxConcurrency(both)
+	if a, b := c.Within(tokens, 0.99).Concurrency, c.Within(both, 0.99).Concurrency; a >= b || b >= mean {
+		t.Errorf("%v at once if no prompt may wait, %v if it may, %v in the mean: want them to rise", a, b, mean)
+	}
+}
