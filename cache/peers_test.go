@@ -15,8 +15,8 @@ import (
 	"aliquot.example/cache/certtest"
 	"aliquot.example/cache/config"
 	"aliquot.example/cache/hubtest"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/cacheapi"
-	"aliquot.example/router/consultest"
 )
 
 // Caches find each other in Consul and speak TLS with certificates on both sides: the

@@ -12,8 +12,8 @@ import (
 	"aliquot.example/cache/certtest"
 	"aliquot.example/cache/config"
 	"aliquot.example/cache/hubtest"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/cacheapi"
-	"aliquot.example/router/consultest"
 )
 
 // Models of a list in Consul come to every node that follows it, one node at a time, and

@@ -21,6 +21,7 @@ import (
 	"aliquot.example/cache/certtest"
 	"aliquot.example/cache/hubtest"
 	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/ports"
 	"aliquot.example/internal/cacheapi"
 	"aliquot.example/internal/top"
 )
@@ -108,7 +109,7 @@ func secondNode(ctx context.Context, t *testing.T, c *cluster.Cluster, ca *certt
 	if err := c.AddClient(ctx, "second", "h100-t4"); err != nil {
 		t.Fatal(err)
 	}
-	ports, err := cluster.FreePorts(1)
+	own, err := ports.Free(1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ peer {
   cert_file = "%[3]s/cert.pem"
   key_file  = "%[3]s/key.pem"
 }
-`, strings.TrimPrefix(c.ConsulAddress, "http://"), ports[0], tls)
+`, strings.TrimPrefix(c.ConsulAddress, "http://"), own[0], tls)
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		t.Fatal(err)
 	}

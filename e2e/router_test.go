@@ -15,8 +15,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/weigh"
-	"aliquot.example/router/consultest"
 )
 
 // routers is a Consul server and router processes on it.

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"aliquot.example/autoscaler-plugin/target"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/gateway/config"
 	"aliquot.example/gateway/control"
 	"aliquot.example/internal/account"
@@ -24,7 +25,6 @@ import (
 	"aliquot.example/internal/turn"
 	"aliquot.example/node"
 	"aliquot.example/profiler"
-	"aliquot.example/router/consultest"
 )
 
 // The policies for Nomad allow what the programs do, and do not allow more.

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"aliquot.example/e2e/ports"
 )
 
 // nomadBinary returns the path of a real Nomad, building it where it is nowhere.
@@ -35,7 +35,10 @@ func nomadBinary(t *testing.T) string {
 func startNomad(t *testing.T) *api.Client {
 	t.Helper()
 	dir := t.TempDir()
-	ports := freePorts(t, 3)
+	own, err := ports.Free(3)
+	if err != nil {
+		t.Fatal(err)
+	}
 	config := filepath.Join(dir, "server.hcl")
 	text := fmt.Sprintf(`
 data_dir             = %q
@@ -62,7 +65,7 @@ server {
 acl {
   enabled = true
 }
-`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
+`, filepath.Join(dir, "data"), own[0], own[1], own[2])
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +84,7 @@ acl {
 			t.Logf("the server's log:\n%s", log.String())
 		}
 	})
-	client, err := api.NewClient(&api.Config{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0])})
+	client, err := api.NewClient(&api.Config{Address: fmt.Sprintf("http://127.0.0.1:%d", own[0])})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,23 +120,4 @@ func await(t *testing.T, what string, try func() error) {
 		case <-tick.C:
 		}
 	}
-}
-
-// freePorts returns ports below the kernel's ephemeral range that nothing
-// listens on.
-func freePorts(t *testing.T, n int) (ports []int) {
-	t.Helper()
-	for range 1000 {
-		port := 10_000 + rand.IntN(10_000)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		listener.Close()
-		if ports = append(ports, port); len(ports) == n {
-			return ports
-		}
-	}
-	t.Fatal("there are no free ports from 10000 to 19999")
-	return nil
 }

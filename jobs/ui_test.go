@@ -13,7 +13,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot.example/router/consultest"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/ui"
 )
 

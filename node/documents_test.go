@@ -9,8 +9,8 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/driver"
-	"aliquot.example/router/consultest"
 )
 
 // documents is an agent of node n1 on a real Consul.

@@ -7,11 +7,11 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/learned"
 	"aliquot.example/internal/profile"
 	"aliquot.example/internal/profilekv"
 	"aliquot.example/profiler"
-	"aliquot.example/router/consultest"
 )
 
 func report() *profiler.Report {

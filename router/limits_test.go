@@ -8,7 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
-	"aliquot.example/router/consultest"
+	"aliquot.example/e2e/consultest"
 )
 
 // The documented entry of a caller reaches its Envoy for every class, and the router's own

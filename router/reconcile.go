@@ -40,8 +40,12 @@ const maxSteps = 400
 
 var (
 	errConflict = errors.New("another writer changed the entry at the same time")
-	errNotLead  = errors.New("no longer leading")
+	errNotLead  = errors.New("Consul has not renewed the leader's session in time")
 )
+
+// doubtPause is the time until a write is tried again that was due while it was uncertain whether this
+// router still leads.
+const doubtPause = 250 * time.Millisecond
 
 // work reconciles services from the queue until ctx ends.
 func (r *Router) work(ctx context.Context) {
@@ -328,6 +332,9 @@ func (r *Router) conclude(ctx context.Context, name string, plan weigh.Plan, wro
 	again := plan.Wait
 	switch {
 	case errors.Is(err, errNotLead):
+		// A late renewal makes this router the leader again without a new term, which would queue all
+		// services.
+		again = doubtPause
 	case err != nil:
 		s.failures++
 		again = min(250*time.Millisecond<<min(s.failures, 10), 30*time.Second)

@@ -17,10 +17,10 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/weigh"
 	"aliquot.example/router"
 	"aliquot.example/router/config"
-	"aliquot.example/router/consultest"
 	"aliquot.example/router/control"
 )
 
@@ -56,6 +56,12 @@ func (f *fixture) conf(text string) *config.Config {
 // route runs a router in this process until the test ends or stop is called.
 func (f *fixture) route(c *config.Config) (r *router.Router, stop func()) {
 	f.t.Helper()
+	return f.routeBy(c, func(e router.Election) router.Election { return e })
+}
+
+// routeBy is like route, with the election that elected returns for the real one.
+func (f *fixture) routeBy(c *config.Config, elected func(router.Election) router.Election) (r *router.Router, stop func()) {
+	f.t.Helper()
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelInfo
@@ -66,7 +72,7 @@ func (f *fixture) route(c *config.Config) (r *router.Router, stop func()) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	r = router.New(c, client, client, &control.Election{Client: client, Config: c.Leader, Name: f.t.Name(), Log: log}, log)
+	r = router.New(c, client, client, elected(&control.Election{Client: client, Config: c.Leader, Name: f.t.Name(), Log: log}), log)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); r.Run(ctx) }()

@@ -70,7 +70,9 @@ func (r *Router) statusOf(s *service, plan weigh.Plan, err error) Status {
 		out.LastWrite = &at
 	}
 	switch {
-	case errors.Is(err, errNotLead), plan.Want == nil && !plan.Held && len(plan.Blocked) == 0 && plan.Refused == "":
+	case errors.Is(err, errNotLead):
+		out.Reason += ", " + err.Error()
+	case plan.Want == nil && !plan.Held && len(plan.Blocked) == 0 && plan.Refused == "":
 	case err != nil:
 		out.State, out.Reason = StateError, hint(err).Error()
 	case len(plan.Blocked) > 0:

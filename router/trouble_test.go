@@ -1,10 +1,12 @@
 package router_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,6 +207,36 @@ func TestConsulRestartAndStaleSession(t *testing.T) {
 	})
 	f.health("chat", "h100", api.HealthPassing, 0, 1)
 	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}))
+}
+
+// doubtful is an election whose leader is uncertain, at times, whether it still leads: as long as
+// Consul answers its renewal late.
+type doubtful struct {
+	router.Election
+	doubt *atomic.Bool
+}
+
+func (d doubtful) Run(ctx context.Context, lead func(context.Context, func() bool), trouble func(error)) {
+	d.Election.Run(ctx, func(ctx context.Context, valid func() bool) {
+		lead(ctx, func() bool { return !d.doubt.Load() && valid() })
+	}, trouble)
+}
+
+// A change that comes while Consul has not renewed the leader's session in time is written once it
+// has, without a new term.
+func TestALateRenewalLosesNoChange(t *testing.T) {
+	t.Parallel()
+	f := start(t, nil)
+	f.register("chat", "h100", 2)
+	f.register("chat", "l4", 1)
+	var doubt atomic.Bool
+	r, _ := f.routeBy(f.conf(""), func(e router.Election) router.Election { return doubtful{e, &doubt} })
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}))
+	doubt.Store(true)
+	f.health("chat", "h100", api.HealthCritical, 0, 1)
+	awaitState(t, r, "chat", router.StateWaiting, "session")
+	doubt.Store(false)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}))
 }
 
 func TestTwoRoutersHandOver(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/learned"
 	"aliquot.example/internal/profilekv"
 	"aliquot.example/router"
-	"aliquot.example/router/consultest"
 )
 
 // entries reads the entries of a service that the router tunes.

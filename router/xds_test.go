@@ -12,9 +12,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/weigh"
 	"aliquot.example/router"
-	"aliquot.example/router/consultest"
 )
 
 // mesh registers instances with sidecars, and the sidecar of a client of theirs.

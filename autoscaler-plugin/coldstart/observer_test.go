@@ -12,8 +12,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/learned"
-	"aliquot.example/router/consultest"
 )
 
 // observed is an observer with a real Consul and a stub of Nomad. The stub answers a request for an

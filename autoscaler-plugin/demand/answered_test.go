@@ -10,9 +10,9 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/api"
 	"aliquot.example/internal/learned"
-	"aliquot.example/router/consultest"
 )
 
 // whole starts a gateway that shares its queues, with a series of the given length in seconds and

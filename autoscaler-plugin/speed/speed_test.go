@@ -17,10 +17,10 @@ import (
 	"aliquot.example/autoscaler-plugin/apm"
 	"aliquot.example/autoscaler-plugin/speed"
 	"aliquot.example/autoscaler-plugin/strategy"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/gateway/config"
 	"aliquot.example/gateway/control"
 	"aliquot.example/internal/dispatch"
-	"aliquot.example/router/consultest"
 )
 
 const classes = "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8"

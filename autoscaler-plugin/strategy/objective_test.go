@@ -15,12 +15,12 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
 	"aliquot.example/autoscaler-plugin/demand"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/api"
 	"aliquot.example/internal/learned"
 	"aliquot.example/internal/objective"
 	"aliquot.example/internal/profilekv"
 	"aliquot.example/internal/scale"
-	"aliquot.example/router/consultest"
 )
 
 // chat is a service with a gateway that knows 15 minutes of steady demand.

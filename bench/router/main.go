@@ -17,8 +17,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/weigh"
-	"aliquot.example/router/consultest"
 )
 
 var classes = []string{"h100", "l4", "mi300x", "a100-80gb"}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot.example/e2e/ports"
 )
 
 // commonConfig is the configuration that the server and the client share. They are separate agents
@@ -166,19 +168,22 @@ plugin "aliquot-device-intel" {
 
 // writeConfigs chooses ports and writes the configuration of both agents.
 func (c *Cluster) writeConfigs() error {
-	ports, err := FreePorts(5)
+	own, err := ports.Free(5)
 	if err != nil {
 		return err
 	}
-	low, high := dynamicPorts()
+	low, high, err := ports.Dynamic()
+	if err != nil {
+		return err
+	}
 	subnet, err := bridgeSubnet(c.Dir, overlapsHost)
 	if err != nil {
 		return err
 	}
-	c.NomadAddress = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	c.NomadAddress = fmt.Sprintf("http://127.0.0.1:%d", own[0])
 	values := map[string]any{
-		"Dir": c.Dir, "Role": "nomad-server", "HTTP": ports[0], "RPC": ports[1], "Serf": ports[2],
-		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
+		"Dir": c.Dir, "Role": "nomad-server", "HTTP": own[0], "RPC": own[1], "Serf": own[2],
+		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": own[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
 		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(),
 		"Pause": c.pauseImage(), "Pool": "default", "Plugins": c.pluginDir(),
@@ -188,8 +193,8 @@ func (c *Cluster) writeConfigs() error {
 	if err := render(serverConfig, c.path("nomad-server.hcl"), values); err != nil {
 		return err
 	}
-	values["Role"], values["HTTP"], values["RPC"], values["Serf"] = "nomad-client", ports[3], ports[4], 0
-	values["Node"], c.values, c.agentAddress = "node", values, fmt.Sprintf("http://127.0.0.1:%d", ports[3])
+	values["Role"], values["HTTP"], values["RPC"], values["Serf"] = "nomad-client", own[3], own[4], 0
+	values["Node"], c.values, c.agentAddress = "node", values, fmt.Sprintf("http://127.0.0.1:%d", own[3])
 	return render(clientConfig, c.path("nomad-client.hcl"), values)
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"aliquot.example/e2e/ports"
 	"aliquot.example/e2e/rack"
 )
 
@@ -87,20 +88,20 @@ func (c *Cluster) StopClient(name string) {
 // clientConfig writes the configuration of an additional client: that of the first, except for what
 // two clients on one machine must not share.
 func (c *Cluster) clientConfig(more *Cluster, pool, name string) error {
-	ports, err := FreePorts(2)
+	own, err := ports.Free(2)
 	if err != nil {
 		return err
 	}
-	more.agentAddress = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	more.agentAddress = fmt.Sprintf("http://127.0.0.1:%d", own[0])
 	values := map[string]any{}
 	for key, value := range c.values {
 		values[key] = value
 	}
-	low, high := dynamicPorts()
-	for low == c.values["LowPort"] {
-		low, high = dynamicPorts()
+	low, high, err := ports.Dynamic()
+	if err != nil {
+		return err
 	}
-	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1],
+	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, own[0], own[1],
 		"127.0.0.1:1"
 	values["Driver"], values["Pool"], values["Plugins"] = c.driverOf(name), pool, more.path("plugins")
 	values["Root"], values["LowPort"], values["HighPort"] = more.hostRoot(), low, high

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
+
+	"aliquot.example/e2e/ports"
 )
 
 // startConsul starts a Consul server that keeps its state in memory, and waits until it is the
@@ -19,7 +21,7 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 		return err
 	}
 	c.consulDir = filepath.Dir(path)
-	ports, err := FreePorts(5)
+	own, err := ports.Free(5)
 	if err != nil {
 		return err
 	}
@@ -31,8 +33,8 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 		"disable_update_check": true,
 		"data_dir":             c.path("consul"),
 		"ports": map[string]int{
-			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3],
-			"dns": ports[4], "grpc_tls": -1, "serf_wan": -1,
+			"http": own[0], "grpc": own[1], "server": own[2], "serf_lan": own[3],
+			"dns": own[4], "grpc_tls": -1, "serf_wan": -1,
 		},
 	})
 	if err != nil {
@@ -41,8 +43,8 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 	if err := os.WriteFile(c.path("consul.json"), config, 0o644); err != nil {
 		return err
 	}
-	address := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	c.ConsulAddress, c.ConsulDNS = "http://"+address, fmt.Sprintf("127.0.0.1:%d", ports[4])
+	address := fmt.Sprintf("127.0.0.1:%d", own[0])
+	c.ConsulAddress, c.ConsulDNS = "http://"+address, fmt.Sprintf("127.0.0.1:%d", own[4])
 	c.Say("starting consul")
 	c.consul, err = spawn("consul", c.path("logs", "consul.log"), c.environment(), path,
 		"agent", "-dev", "-config-file", c.path("consul.json"))

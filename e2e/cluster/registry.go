@@ -7,6 +7,8 @@ import (
 	"os"
 	"path"
 	"time"
+
+	"aliquot.example/e2e/ports"
 )
 
 // registryConfig is the configuration of the registry. It keeps everything in the cluster's
@@ -28,11 +30,11 @@ func (c *Cluster) startRegistry(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ports, err := FreePorts(1)
+	own, err := ports.Free(1)
 	if err != nil {
 		return err
 	}
-	c.Registry = fmt.Sprintf("127.0.0.1:%d", ports[0])
+	c.Registry = fmt.Sprintf("127.0.0.1:%d", own[0])
 	c.Say("starting a registry")
 	config := fmt.Sprintf(registryConfig, c.path("registry"), c.Registry)
 	if err := os.WriteFile(c.path("registry.yml"), []byte(config), 0o644); err != nil {

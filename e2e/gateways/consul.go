@@ -10,7 +10,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/ports"
 )
 
 // Consul is a Consul server that keeps its data on disk.
@@ -29,11 +29,11 @@ func startConsul(ctx context.Context, o Options) (*Consul, error) {
 	if o.Hosts != nil {
 		host = o.Hosts.Address(o.Gateways)
 	}
-	ports, err := cluster.FreePorts(4)
+	own, err := ports.Free(4)
 	if err != nil {
 		return nil, err
 	}
-	c := &Consul{Address: fmt.Sprintf("%s:%d", host, ports[0]), path: o.Consul, dir: dir, hosts: o.Hosts,
+	c := &Consul{Address: fmt.Sprintf("%s:%d", host, own[0]), path: o.Consul, dir: dir, hosts: o.Hosts,
 		on: o.Gateways}
 	if c.Client, err = consul.NewClient(&consul.Config{Address: c.Address}); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func startConsul(ctx context.Context, o Options) (*Consul, error) {
 		"connect":            map[string]any{"enabled": true},
 		"performance":        map[string]any{"raft_multiplier": 1},
 		"ports": map[string]int{
-			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3], "grpc_tls": -1, "dns": -1,
+			"http": own[0], "grpc": own[1], "server": own[2], "serf_lan": own[3], "grpc_tls": -1, "dns": -1,
 			"serf_wan": -1,
 		},
 	})

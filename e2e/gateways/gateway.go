@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/ports"
 	"aliquot.example/internal/api"
 )
 
@@ -34,16 +34,16 @@ type Gateway struct {
 }
 
 func (f *Fleet) newGateway(i int) (*Gateway, error) {
-	host, ports := "127.0.0.1", []int{8080, 9090, 7070}
+	host, own := "127.0.0.1", []int{8080, 9090, 7070}
 	if h := f.options.Hosts; h != nil {
 		host = h.Address(i)
 	} else {
 		var err error
-		if ports, err = cluster.FreePorts(3); err != nil {
+		if own, err = ports.Free(3); err != nil {
 			return nil, err
 		}
 	}
-	at := func(n int) string { return fmt.Sprintf("%s:%d", host, ports[n]) }
+	at := func(n int) string { return fmt.Sprintf("%s:%d", host, own[n]) }
 	return &Gateway{Index: i, Public: at(0), Admin: at(1), Peers: at(2), fleet: f}, nil
 }
 

@@ -21,6 +21,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/ports"
 	"aliquot.example/gateway/config"
 	"aliquot.example/gateway/control"
 	"aliquot.example/gateway/discovery"
@@ -49,11 +50,14 @@ func startConsul(t *testing.T) *agent {
 		}
 		path = found[len(found)-1]
 	}
-	ports := freePorts(t, 5)
-	a := &agent{path: path, address: fmt.Sprintf("127.0.0.1:%d", ports[0])}
+	own, err := ports.Free(5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{path: path, address: fmt.Sprintf("127.0.0.1:%d", own[0])}
 	a.args = []string{"agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-log-level", "error", "-node", "test",
-		"-http-port", fmt.Sprint(ports[0]), "-server-port", fmt.Sprint(ports[1]), "-serf-lan-port", fmt.Sprint(ports[2]),
-		"-serf-wan-port", "-1", "-dns-port", "-1", "-grpc-port", fmt.Sprint(ports[3]), "-grpc-tls-port", "-1"}
+		"-http-port", fmt.Sprint(own[0]), "-server-port", fmt.Sprint(own[1]), "-serf-lan-port", fmt.Sprint(own[2]),
+		"-serf-wan-port", "-1", "-dns-port", "-1", "-grpc-port", fmt.Sprint(own[3]), "-grpc-tls-port", "-1"}
 	if a.client, err = control.NewConsul(&config.Consul{Address: a.address}); err != nil {
 		t.Fatal(err)
 	}
@@ -78,20 +82,6 @@ func (a *agent) start(t *testing.T) {
 func (a *agent) kill() {
 	a.cmd.Process.Kill()
 	a.cmd.Wait()
-}
-
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return ports
 }
 
 func await(t *testing.T, limit time.Duration, what string, holds func() bool) {

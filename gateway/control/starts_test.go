@@ -5,9 +5,9 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/gateway/config"
 	"aliquot.example/internal/learned"
-	"aliquot.example/router/consultest"
 )
 
 // What the autoscaler wrote of starts the gateway reads, and says so where it cannot.

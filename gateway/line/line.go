@@ -55,9 +55,10 @@ type Pass struct {
 	ticket   dispatch.Ticket
 	ready    chan struct{}
 	evicted  bool
-	holder   holder   // notified instead of a goroutine; nil if a goroutine waits
-	carried  *carried // in a Shared
-	tokens   int      // tokens that the series counts
+	holder   holder    // notified instead of a goroutine; nil if a goroutine waits
+	carried  *carried  // in a Shared
+	tokens   int       // tokens that the series counts
+	asked    time.Time // when it began to wait for its current slot
 	waited   time.Duration
 }
 
@@ -66,13 +67,9 @@ type holder interface {
 	decided(p *Pass, now time.Time)
 }
 
-// Waited returns how long the request was in the queue before it got its current slot.
-func (p *Pass) Waited() time.Duration {
-	if p.carried != nil {
-		return p.waited
-	}
-	return p.ticket.Waited()
-}
+// Waited returns how long the request waited for its current slot. A request that was sent ahead
+// waits at its replica from then on, which is not included.
+func (p *Pass) Waited() time.Duration { return p.waited }
 
 // Refused is the error of a request that the queue refused.
 type Refused struct {
@@ -115,7 +112,7 @@ func New(o Options) *Line {
 // must call Leave or Again.
 func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	now := time.Now()
-	p.ticket, p.evicted = dispatch.Ticket{Request: r, Value: p}, false
+	p.ticket, p.evicted, p.asked = dispatch.Ticket{Request: r, Value: p}, false, now
 	l.mu.Lock()
 	if why, after := l.queue.Submit(&p.ticket, now); why != dispatch.Accepted {
 		l.mu.Unlock()
@@ -168,7 +165,7 @@ func (l *Line) Again(ctx context.Context, p *Pass, verdict dispatch.Verdict, pau
 		return errors.New("line: Again without a slot")
 	}
 	l.series.active(now, p.Endpoint.Class, p.counted().negated())
-	p.Endpoint, p.ready = nil, nil
+	p.Endpoint, p.ready, p.asked = nil, nil, now
 	l.queue.Retry(&p.ticket, verdict, pause, now)
 	l.wait(p, &p.ticket.Request, now)
 	return l.await(ctx, p, now)
@@ -306,7 +303,7 @@ func (l *Line) pump(now time.Time) (woken bool) {
 		}
 		p := t.Value.(*Pass)
 		r, _ := t.Replica()
-		p.Endpoint = l.endpoints[r.ID]
+		p.Endpoint, p.waited = l.endpoints[r.ID], max(0, now.Sub(p.asked))
 		if p.holder != nil {
 			p.holder.decided(p, now)
 			continue

@@ -133,6 +133,41 @@ func TestAWaitEndsInTime(t *testing.T) {
 	})
 }
 
+// The waiting time is that for the current slot: without the time at a replica that was tried before,
+// and without the time that a request that was sent ahead waits there.
+func TestTheWaitIsForTheCurrentSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{Policy: dispatch.Policy{SendAhead: 1}})
+		l.Set(replicas(1, 1))
+		var first, ahead Pass
+		if err := l.Enter(t.Context(), &first, soon(time.Minute)); err != nil || first.Waited() != 0 {
+			t.Fatalf("%v after %v", err, first.Waited())
+		}
+		time.Sleep(2 * time.Second)
+		if err := l.Enter(t.Context(), &ahead, soon(time.Minute)); err != nil || ahead.Waited() != 0 {
+			t.Fatalf("sent ahead: %v after %v", err, ahead.Waited())
+		}
+		time.Sleep(time.Second)
+		done := make(chan struct{})
+		go func() { // while the other is promoted
+			defer close(done)
+			if ahead.Waited() != 0 {
+				t.Errorf("it waits %v at the gateway because it waits at the replica", ahead.Waited())
+			}
+		}()
+		l.Leave(&first, dispatch.Served, 0)
+		<-done
+		if ahead.Waited() != 0 {
+			t.Errorf("once it is served, it waited %v at the gateway", ahead.Waited())
+		}
+		time.AfterFunc(5*time.Second, func() { l.Set(replicas(2, 1)) })
+		l.Set(nil)
+		if err := l.Again(t.Context(), &ahead, dispatch.Failed, 0); err != nil || ahead.Waited() != 5*time.Second {
+			t.Errorf("a second attempt: %v after %v, want 5s", err, ahead.Waited())
+		}
+	})
+}
+
 func TestARequestWhoseLastReplicaLeavesAsksForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		starved := 0

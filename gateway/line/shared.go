@@ -72,7 +72,6 @@ type carried struct {
 	queued  bool // local is in the queue or holds a slot
 	request dispatch.Request
 	arrived time.Time
-	asked   time.Time // when it began to wait for its current slot
 	started time.Time
 	err     error
 
@@ -131,8 +130,8 @@ func (s *Shared) queuesLocally() bool {
 // Enter is like Line.Enter.
 func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	now := time.Now()
-	*p = Pass{}
-	t := &carried{of: s, pass: p, request: r, arrived: now, asked: now}
+	*p = Pass{asked: now}
+	t := &carried{of: s, pass: p, request: r, arrived: now}
 	p.carried = t
 	s.mu.Lock()
 	if refused := s.place(t, now); refused != nil {
@@ -281,7 +280,7 @@ func (t *carried) granted(e *Endpoint, now time.Time) {
 	s, p := t.of, t.pass
 	t.started = now
 	t.began, t.settled, t.tokens = false, false, 0
-	p.Endpoint, p.waited = e, now.Sub(t.asked)
+	p.Endpoint, p.waited = e, max(0, now.Sub(p.asked))
 	s.addQueued(p.counted().negated(), now)
 	p.tokens = s.startTokens(&t.request)
 	s.addActive(e, p.counted(), now)
@@ -311,9 +310,8 @@ func (s *Shared) Again(ctx context.Context, p *Pass, verdict dispatch.Verdict, p
 		return errors.New("line: Again without a slot")
 	}
 	s.addActive(p.Endpoint, p.counted().negated(), now)
-	p.Endpoint, p.ready = nil, nil
+	p.Endpoint, p.ready, p.asked = nil, nil, now
 	s.wait(t, now)
-	t.asked = now
 	switch {
 	case t.queued:
 		t.local.Endpoint = nil

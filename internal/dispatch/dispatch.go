@@ -201,6 +201,3 @@ func (t *Ticket) Replica() (Replica, bool) {
 
 // Held returns how long the ticket has held its current slot.
 func (t *Ticket) Held(now time.Time) time.Duration { return now.Sub(t.started) }
-
-// Waited returns how long the ticket waited before its current start.
-func (t *Ticket) Waited() time.Duration { return t.started.Sub(t.at) }

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot.example/router/consultest"
+	"aliquot.example/e2e/consultest"
 )
 
 func turns(t *testing.T, most int) Turns {

@@ -14,12 +14,12 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
 	autoscaler "aliquot.example/autoscaler-plugin/strategy"
+	"aliquot.example/e2e/consultest"
 	"aliquot.example/internal/api"
 	"aliquot.example/internal/gpu"
 	"aliquot.example/internal/learned"
 	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
-	"aliquot.example/router/consultest"
 	"aliquot.example/ui/view"
 )
 

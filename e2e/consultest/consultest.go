@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"aliquot.example/e2e/ports"
 )
 
 // Server is a Consul server, which is also its own agent.
@@ -37,7 +37,7 @@ func Start(dir string, extra map[string]any) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := freePorts(5)
+	own, err := ports.Free(5)
 	if err != nil {
 		return nil, err
 	}
@@ -50,12 +50,12 @@ func Start(dir string, extra map[string]any) (*Server, error) {
 		"performance":     map[string]any{"raft_multiplier": 1},
 		"session_ttl_min": "1s",
 		"ports": map[string]int{
-			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3], "grpc_tls": -1, "dns": -1,
+			"http": own[0], "grpc": own[1], "server": own[2], "serf_lan": own[3], "grpc_tls": -1, "dns": -1,
 			"serf_wan": -1,
 		},
 	}
 	if extra["tls"] != nil {
-		conf["ports"].(map[string]int)["https"] = ports[4]
+		conf["ports"].(map[string]int)["https"] = own[4]
 	}
 	token, _ := extra["token"].(string)
 	for k, v := range extra {
@@ -70,8 +70,8 @@ func Start(dir string, extra map[string]any) (*Server, error) {
 	if err := os.WriteFile(filepath.Join(dir, "consul.json"), text, 0o600); err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, path: path, Address: fmt.Sprintf("127.0.0.1:%d", ports[0]),
-		GRPC: fmt.Sprintf("127.0.0.1:%d", ports[1]), HTTPS: fmt.Sprintf("127.0.0.1:%d", ports[4])}
+	s := &Server{Dir: dir, path: path, Address: fmt.Sprintf("127.0.0.1:%d", own[0]),
+		GRPC: fmt.Sprintf("127.0.0.1:%d", own[1]), HTTPS: fmt.Sprintf("127.0.0.1:%d", own[4])}
 	if s.Client, err = api.NewClient(&api.Config{Address: s.Address, Token: token}); err != nil {
 		return nil, err
 	}
@@ -154,26 +154,4 @@ func (s *Server) Stop() {
 	}
 	_ = s.cmd.Process.Kill()
 	<-s.done
-}
-
-// freePorts returns ports below the kernel's ephemeral range that nobody listens on.
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range 1000 {
-		port := 10000 + rand.IntN(10000)
-		tcp, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		udp, err := net.ListenPacket("udp", fmt.Sprintf("127.0.0.1:%d", port))
-		_ = tcp.Close()
-		if err != nil {
-			continue
-		}
-		_ = udp.Close()
-		if out = append(out, port); len(out) == n {
-			return out, nil
-		}
-	}
-	return nil, fmt.Errorf("cannot find %d free ports", n)
 }
