@@ -82,3 +82,61 @@ func TestAPartDoesNotShrinkForOneThatIsBack(t *testing.T) {
 		})
 	}
 }
+
+// A gateway held all slots when the owner lost its role, and none when it was cut off, after it had
+// followed another owner. The former owner, which owns the service again, keeps it no more than its
+// part.
+func TestSlotsOfAnEarlierTermAreNotKept(t *testing.T) {
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 3, 1, 4)
+			w.run(2*ownership.HandoverDelay, 0, nil, 1)
+			owner := w.owner()
+			busy, other := w.nodes[(owner.i+1)%3], w.nodes[(owner.i+2)%3]
+			cut := func(n *node) {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				for i := range w.nodes {
+					if i != n.i {
+						w.cut[[2]int{i, n.i}], w.cut[[2]int{n.i, i}] = time.Now(), time.Now()
+					}
+				}
+			}
+			var order []string
+			for range 4 {
+				busy.ask("busy", 3*time.Second, &order)
+			}
+			w.run(500*time.Millisecond, 0, nil, 1)
+			cut(owner)
+			w.run(4*time.Second, 0, nil, 1)
+			w.heal()
+			for range 20 {
+				w.run(200*time.Millisecond, 0, nil, 1)
+				if role, _, _ := owner.shared.Role(); role == ownership.Member {
+					break
+				}
+			}
+			w.run(500*time.Millisecond, 0, nil, 1)
+			cut(busy)
+			w.run(2*ownership.HandoverDelay, 0, nil, 1)
+			if role, _, _ := owner.shared.Role(); role != ownership.Owner {
+				t.Fatalf("gateway %d is %v", owner.i, role)
+			}
+			for range 4 {
+				other.ask("other", 100*time.Millisecond, &order)
+			}
+			w.run(time.Second, 0, nil, 1)
+			w.mu.Lock()
+			if got := len(order); got != 8 {
+				t.Errorf("%d of 4 requests began beside a gateway that had nothing", got-4)
+			}
+			w.mu.Unlock()
+			w.run(15*time.Second, 0, nil, 1) // the replicas count
+			for _, n := range w.nodes {
+				n.crash()
+			}
+			synctest.Wait()
+			time.Sleep(time.Minute)
+		})
+	}
+}

@@ -16,7 +16,8 @@ type peerState struct {
 	// unconfirmed are the remote requests that were known when a report began. They keep their slots until the
 	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*remote
-	// lastHeld is the number of slots that it held, by replica, when this gateway last decided.
+	// lastHeld is the number of slots that it held, by replica, when this gateway last decided. It is
+	// nil once the gateway has said what it holds under a later owner.
 	lastHeld   map[string]int
 	lastHeldAt time.Time
 	load       talk.Load         // the last Load that it sent
@@ -303,9 +304,21 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	st := s.peerState(from)
 	st.lastRecord = now
 	s.addToSeries(st, load, now)
+	if s.laterThanOwnTerm(from, &load) {
+		st.lastHeld = nil
+	}
 	if load.AllCharges {
 		s.charged(from, load.Charges)
 	}
+}
+
+// laterThanOwnTerm reports whether a gateway sent its load when it followed a later owner than this
+// gateway was, or is such an owner. It takes no grant of this gateway's term any more, so the load has
+// all that it still holds from it.
+func (s *Shared) laterThanOwnTerm(from ownership.ID, load *talk.Load) bool {
+	role, _, _ := s.owned.Role()
+	owner, _ := s.owned.Owner()
+	return load.Follows > s.owned.OwnEpoch() || role == ownership.Member && owner == from
 }
 
 // addToSeries adds the requests of another gateway to the series.

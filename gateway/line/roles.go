@@ -126,7 +126,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 		s.lastOwner = ""
 	case ownership.Apart:
 		for id, st := range s.peerStates {
-			if had := s.heldBy(id); len(had) > 0 {
+			if had := s.heldBy(id); len(had) > 0 || st.reported {
 				st.lastHeld, st.lastHeldAt = had, now
 			}
 			s.dropAll(st, now)

@@ -209,6 +209,9 @@ func (s *Service) Next() (next, old Record) {
 	return Record{max(s.record.Epoch, s.epoch) + 1, s.self}, s.record
 }
 
+// OwnEpoch returns the epoch that this gateway claimed last, 0 if it claimed none.
+func (s *Service) OwnEpoch() uint64 { return s.ownEpoch }
+
 // Taken processes a successful Claim. All other gateways must promise to ignore earlier epochs;
 // until then nothing changes.
 func (s *Service) Taken(epoch uint64, now time.Time) {
