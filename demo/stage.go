@@ -137,7 +137,7 @@ func (s *stage) submit(ctx context.Context) error {
 		return err
 	}
 	consul := strings.TrimPrefix(s.ConsulAddress, "http://")
-	program := cluster.Vars{"driver": "raw_exec", "command": s.Program("aliquot"), "consul": consul}
+	program := cluster.Vars{"driver": "raw_exec", "consul": consul}
 	with := func(more cluster.Vars) cluster.Vars {
 		all := cluster.Vars{}
 		for _, vars := range []cluster.Vars{program, more} {

@@ -23,7 +23,7 @@ func (s *scaling) bench(ctx context.Context, t *testing.T) {
 		"-var=service=measured", "-var=image="+s.c.Image, "-var=memory=64", `-var=args=["-engine", "grant", "-speedup", "0.3"]`,
 		`-var=classes={ h100 = { slices = 1, slots = 8, cost = 1, max = 1 } }`, "-var=weights={}", "-var=speeds={}",
 		"-classes=h100", "-slices=10", "-cost=h100=4", "-objective=ttft=4s tpot=400ms", "-objective=ttft=1ms",
-		"-time=20s", "-prompt=64", "-output=16", "-driver=raw_exec", "-command="+s.c.Program("aliquot"))
+		"-time=20s", "-prompt=64", "-output=16", "-driver=raw_exec")
 	t.Logf("aliquot bench matrix:\n%s", out)
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func (s *scaling) dispatched(ctx context.Context, t *testing.T, args []string) {
 	}
 	passing(ctx, t, s.c, "measured")
 	job, err = s.c.Run(benchJob, cluster.Vars{
-		"driver": "raw_exec", "command": s.c.Program("aliquot"), "consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "time": "25s",
+		"driver": "raw_exec", "consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "time": "25s",
 	})
 	if err != nil {
 		t.Fatal(err)

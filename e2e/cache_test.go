@@ -42,7 +42,7 @@ func TestCacheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	job, err := c.Run("jobs/cache.nomad.hcl", cluster.Vars{
-		"command": c.Program("aliquot"), "consul": c.ConsulAddress[len("http://"):], "tls": certificates(t, ca), "hf_port": port, "prefetch": []string{"all", "gpus"},
+		"consul": c.ConsulAddress[len("http://"):], "tls": certificates(t, ca), "hf_port": port, "prefetch": []string{"all", "gpus"},
 		"settings": cacheSettings(dir, "node", hub.URL),
 	})
 	if err != nil {

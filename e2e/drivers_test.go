@@ -72,8 +72,8 @@ func (p packing) drivers(ctx context.Context, t *testing.T) {
 // thereByJob rolls out the newer driver with jobs/node.nomad.hcl.
 func (p packing) thereByJob(ctx context.Context, t *testing.T, hosts []*driverHost) {
 	if _, err := p.c.Run("jobs/node.nomad.hcl", cluster.Vars{
-		"command": p.c.Program("aliquot"), "consul": strings.TrimPrefix(p.c.ConsulAddress, "http://"),
-		"args": []string{"-interval=1s", "-root=" + p.c.Dir + "/${node.unique.name}/root"},
+		"consul": strings.TrimPrefix(p.c.ConsulAddress, "http://"),
+		"args":   []string{"-interval=1s", "-root=" + p.c.Dir + "/${node.unique.name}/root"},
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func appVars(c *cluster.Cluster, count int) cluster.Vars {
 func startGateway(ctx context.Context, t *testing.T, c *cluster.Cluster, more ...string) gatewayUnderTest {
 	t.Helper()
 	vars := cluster.Vars{
-		"driver": "raw_exec", "command": c.OnNode("aliquot"), "port": 0, "drain_delay": "1s",
+		"driver": "raw_exec", "port": 0, "drain_delay": "1s",
 		"consul": strings.TrimPrefix(c.ConsulAddress, "http://"),
 		"services": `service "native" {
   nomad {}

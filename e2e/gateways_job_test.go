@@ -32,7 +32,7 @@ const (
 func severalGateways(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	run(ctx, t, c, httpJob, appVars(c, 2), 2)
 	vars := cluster.Vars{
-		"driver": "raw_exec", "command": c.Program("aliquot"), "port": 0, "count": gateways,
+		"driver": "raw_exec", "port": 0, "count": gateways,
 		"consul": strings.TrimPrefix(c.ConsulAddress, "http://"),
 	}
 	old := map[string]bool{}

@@ -178,7 +178,7 @@ func (p packing) order(ctx context.Context, t *testing.T) {
 
 // learn runs the periodic job that learns the typical demand, once.
 func (p packing) learn(ctx context.Context, t *testing.T) {
-	job, err := p.c.Run("jobs/demand.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": p.c.Program("aliquot"), "consul": p.c.ConsulAddress, "cron": "0 0 1 1 *"})
+	job, err := p.c.Run("jobs/demand.nomad.hcl", cluster.Vars{"driver": "raw_exec", "consul": p.c.ConsulAddress, "cron": "0 0 1 1 *"})
 	if err != nil {
 		t.Fatal(err)
 	}

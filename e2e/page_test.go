@@ -17,7 +17,7 @@ func (s *scaling) page(ctx context.Context, t *testing.T) {
 		t.Skip(why)
 	}
 	run(ctx, t, s.c, "jobs/ui.nomad.hcl", cluster.Vars{
-		"driver": "raw_exec", "command": s.c.Program("aliquot"), "port": 0,
+		"driver": "raw_exec", "port": 0,
 		"consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "nomad_ui": s.c.NomadAddress,
 	}, 1)
 	address := "http://" + passing(ctx, t, s.c, "aliquot-ui")

@@ -36,7 +36,7 @@ func TestPrometheusJob(t *testing.T) {
 	})
 	consul := strings.TrimPrefix(c.ConsulAddress, "http://")
 	g := startGateway(ctx, t, c, chatService)
-	run(ctx, t, c, "jobs/router.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": c.Program("aliquot"), "consul": consul, "count": 1}, 1)
+	run(ctx, t, c, "jobs/router.nomad.hcl", cluster.Vars{"driver": "raw_exec", "consul": consul, "count": 1}, 1)
 	run(ctx, t, c, httpJob, appVars(c, 1), 1)
 	for range 20 { // enough for the gateway to learn a rate
 		if status, body, err := g.ask(ctx); err != nil || status != 200 {

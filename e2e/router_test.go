@@ -337,7 +337,7 @@ func splitterIndex(t *testing.T, r *routers) uint64 {
 func TestRouterJob(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	vars := cluster.Vars{
-		"driver": "raw_exec", "command": c.Program("aliquot"), "consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "count": 1,
+		"driver": "raw_exec", "consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "count": 1,
 		"services": `service "app" {
   rule "fp8" {
     header "x-precision" {

@@ -71,7 +71,7 @@ func startScalingGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) 
 		fmt.Fprintf(&services, "service %q {\n  policy = \"tokens\"\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  slo {\n    %s\n  }\n}\n", name, name, slo)
 	}
 	run(ctx, t, c, gatewayJob, cluster.Vars{
-		"driver": "raw_exec", "command": c.Program("aliquot"), "port": 0, "drain_delay": "1s",
+		"driver": "raw_exec", "port": 0, "drain_delay": "1s",
 		"consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "services": services.String(),
 	}, 1)
 	return "http://" + passing(ctx, t, c, "aliquot-gateway")

@@ -21,15 +21,15 @@ variable "distinct_hosts" {
 }
 
 variable "agent" {
-  description = "Path of nomad-autoscaler on the nodes."
+  description = "The nomad-autoscaler: its path on the nodes, or a name in the PATH of the Nomad agent."
   type        = string
-  default     = "/usr/local/bin/nomad-autoscaler"
+  default     = "nomad-autoscaler"
 }
 
 variable "plugin_dir" {
   description = "Directory on the nodes that contains the three plugins."
   type        = string
-  default     = "/opt/aliquot/bin"
+  default     = "/opt/nomad-autoscaler/plugins"
 }
 
 variable "consul" {

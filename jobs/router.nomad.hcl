@@ -35,9 +35,9 @@ variable "driver" {
 }
 
 variable "command" {
-  description = "Path of the aliquot program on the nodes."
+  description = "The aliquot program: its path on the nodes, or a name in /usr/local/bin or /usr/bin."
   type        = string
-  default     = "/usr/local/bin/aliquot"
+  default     = "aliquot"
 }
 
 variable "consul" {

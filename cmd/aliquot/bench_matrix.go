@@ -65,7 +65,8 @@ Options:
   -output      Mean answer of the load, in tokens. Default 128.
   -port        Label of the server's port. Default: the only port of its group.
   -driver      Task driver for the benchmark: exec or raw_exec. Default exec.
-  -command     Path of the aliquot program on the nodes. Default /usr/local/bin/aliquot.
+  -command     The aliquot program: its path on the nodes, or a name in /usr/local/bin or /usr/bin.
+               Default aliquot.
 
 Example:
 
@@ -104,7 +105,7 @@ func (c benchMatrixCommand) Run(args []string) int {
 	flags.StringVar(&m.service, "service", "", "")
 	flags.StringVar(&m.port, "port", "", "")
 	flags.StringVar(&m.driver, "driver", "exec", "")
-	flags.StringVar(&m.command, "command", "/usr/local/bin/aliquot", "")
+	flags.StringVar(&m.command, "command", "aliquot", "")
 	flags.Var(&m.objectives, "objective", "")
 	flags.BoolVar(&m.save, "save", true, "")
 	flags.DurationVar(&m.time, "time", 10*time.Minute, "")

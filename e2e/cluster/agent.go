@@ -246,8 +246,9 @@ func (c *Cluster) environment() []string {
 	env := []string{
 		"HOME=" + c.Dir,
 		"TMPDIR=" + c.path("tmp"),
-		// Nomad runs the consul program to get the configuration of sidecars.
-		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin:" + c.consulDir,
+		// Jobs run aliquot by its name. Nomad runs the consul program to get the configuration of
+		// sidecars.
+		"PATH=" + c.bin + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin:" + c.consulDir,
 		mark + "=" + c.Dir,
 	}
 	if c.Rack != nil {
