@@ -23,7 +23,7 @@ variable "driver" {
 }
 
 variable "command" {
-  description = "The aliquot program: its path on the nodes, or a name in /usr/local/bin or /usr/bin."
+  description = "The aliquot program: a name in /usr/local/bin or /usr/bin of the nodes, or a path."
   type        = string
   default     = "aliquot"
 }

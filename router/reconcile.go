@@ -332,8 +332,7 @@ func (r *Router) conclude(ctx context.Context, name string, plan weigh.Plan, wro
 	again := plan.Wait
 	switch {
 	case errors.Is(err, errNotLead):
-		// A late renewal makes this router the leader again without a new term, which would queue all
-		// services.
+		// A late renewal starts no new term, so nothing else would queue the service again.
 		again = doubtPause
 	case err != nil:
 		s.failures++

@@ -16,7 +16,7 @@ import (
 
 // The states of a service.
 const (
-	StateWaiting = "waiting" // nothing is decided yet, or another router leads
+	StateWaiting = "waiting" // nothing is decided yet, or this router is not certain to lead
 	StateRouted  = "routed"  // the entries match the plan
 	StateHeld    = "held"    // a change is too small or too early to be written
 	StateBlocked = "blocked" // hand-written entries prevent the router's

@@ -65,7 +65,7 @@ Options:
   -output      Mean answer of the load, in tokens. Default 128.
   -port        Label of the server's port. Default: the only port of its group.
   -driver      Task driver for the benchmark: exec or raw_exec. Default exec.
-  -command     The aliquot program: its path on the nodes, or a name in /usr/local/bin or /usr/bin.
+  -command     The aliquot program: a name in /usr/local/bin or /usr/bin of the nodes, or a path.
                Default aliquot.
 
 Example:

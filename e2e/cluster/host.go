@@ -145,14 +145,6 @@ func copyFile(from, to string, mode os.FileMode) error {
 	return os.Rename(to+".new", to)
 }
 
-// OnNode returns the path of a shipped program on the cluster's nodes.
-func (c *Cluster) OnNode(name string) string {
-	if c.options.Host != nil {
-		return "/usr/bin/" + name
-	}
-	return c.Program(name)
-}
-
 // pluginDir returns the folder in which the client agent looks for plugins: on a host, the folder
 // that packages use.
 func (c *Cluster) pluginDir() string {

@@ -16,16 +16,17 @@ type peerState struct {
 	// unconfirmed are the remote requests that were known when a report began. They keep their slots until the
 	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*remote
-	// lastHeld is the number of slots that it held, by replica, when this gateway last decided. It is
-	// nil once the gateway has said what it holds under a later owner.
-	lastHeld   map[string]int
-	lastHeldAt time.Time
-	load       talk.Load         // the last Load that it sent
-	counted    map[string]amount // the part of load that the series counts, by class
-	queued     amount
-	lastRecord time.Time // when a record of it last arrived
-	acked      time.Time // when the last heartbeat was sent that it has confirmed
-	report     uint64    // number of its report that remotes are from
+	// lastHeld is the number of slots that it held, by replica, when an owner ended that was this gateway
+	// or has told it. It is nil once the gateway itself has said what it holds under a later owner.
+	lastHeld      map[string]int
+	lastHeldAt    time.Time
+	lastHeldEpoch uint64            // of that owner
+	load          talk.Load         // the last Load that it sent
+	counted       map[string]amount // the part of load that the series counts, by class
+	queued        amount
+	lastRecord    time.Time // when a record of it last arrived
+	acked         time.Time // when the last heartbeat was sent that it has confirmed
+	report        uint64    // number of its report that remotes are from
 	// claim is the number of the last Claimed that was sent to it. answered reports whether its
 	// report has begun since: earlier records answer an earlier claim, and may be from before this
 	// process was stopped.
@@ -286,7 +287,7 @@ func (s *Shared) Loads() talk.Load {
 	defer s.mu.Unlock()
 	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens, Config: s.config}
 	l.Charges, l.AllCharges = s.ownCharges(time.Now())
-	if role, epoch, _ := s.owned.Role(); role == ownership.Member {
+	if role, epoch, _ := s.owned.Role(); role != ownership.Apart {
 		l.Follows = epoch
 	}
 	for id, h := range s.active {
@@ -304,21 +305,12 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	st := s.peerState(from)
 	st.lastRecord = now
 	s.addToSeries(st, load, now)
-	if s.laterThanOwnTerm(from, &load) {
-		st.lastHeld = nil
+	if load.Follows > st.lastHeldEpoch {
+		st.lastHeld = nil // it takes no grant of an earlier epoch any more
 	}
 	if load.AllCharges {
 		s.charged(from, load.Charges)
 	}
-}
-
-// laterThanOwnTerm reports whether a gateway sent its load when it followed a later owner than this
-// gateway was, or is such an owner. It takes no grant of this gateway's term any more, so the load has
-// all that it still holds from it.
-func (s *Shared) laterThanOwnTerm(from ownership.ID, load *talk.Load) bool {
-	role, _, _ := s.owned.Role()
-	owner, _ := s.owned.Owner()
-	return load.Follows > s.owned.OwnEpoch() || role == ownership.Member && owner == from
 }
 
 // addToSeries adds the requests of another gateway to the series.
@@ -366,6 +358,46 @@ func (s *Shared) assumeHeld(of ownership.ID, st *peerState, now time.Time) {
 			g.restore(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
 		}
 	}
+}
+
+// keepHeld stores what a gateway held at a time, by the knowledge of the owner of an epoch.
+func (st *peerState) keepHeld(held map[string]int, epoch uint64, at time.Time) {
+	st.lastHeld, st.lastHeldAt, st.lastHeldEpoch = held, at, epoch
+}
+
+// tellHeld tells the others what each gateway holds. The next owner may not hear all of them.
+func (s *Shared) tellHeld(epoch uint64) {
+	for id, st := range s.peerStates {
+		if !st.reported {
+			continue
+		}
+		held := s.heldBy(id)
+		var load talk.Load
+		for replica, n := range held {
+			load.Replicas = append(load.Replicas, talk.Held{Replica: replica, Count: n})
+		}
+		r := talk.Record{Kind: talk.Holds, Service: s.name, Epoch: epoch, Gateway: string(id), Loads: []talk.Load{load}}
+		for _, p := range s.view.Peers {
+			if p.ID != id {
+				s.send(p.ID, r)
+			}
+		}
+	}
+}
+
+// handleHolds stores what the owner knows of another gateway.
+func (s *Shared) handleHolds(from ownership.ID, r *talk.Record, now time.Time) {
+	role, epoch, _ := s.owned.Role()
+	owner, _ := s.owned.Owner()
+	if role != ownership.Member || owner != from || epoch != r.Epoch || len(r.Loads) != 1 ||
+		r.Gateway == string(s.self) {
+		return
+	}
+	held := map[string]int{}
+	for _, h := range r.Loads[0].Replicas {
+		held[h.Replica] += h.Count
+	}
+	s.peerState(ownership.ID(r.Gateway)).keepHeld(held, epoch, now)
 }
 
 // report returns the report of all requests of this gateway for the owner, in order of arrival.

@@ -18,6 +18,8 @@ func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 		switch r.Kind {
 		case talk.Claimed, talk.Ended, talk.Lapsed:
 			s.handleOwner(from, r, now)
+		case talk.Holds:
+			s.handleHolds(from, r, now)
 		case talk.Newer:
 			s.saw(ownership.Record{Epoch: r.Epoch, Owner: ownership.ID(r.Gateway)}, now)
 			s.owned.Promised(from, r.Epoch, now)
@@ -126,8 +128,10 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 		s.lastOwner = ""
 	case ownership.Apart:
 		for id, st := range s.peerStates {
-			if had := s.heldBy(id); len(had) > 0 || st.reported {
-				st.lastHeld, st.lastHeldAt = had, now
+			if had := s.heldBy(id); st.reported {
+				st.keepHeld(had, s.owned.OwnEpoch(), now)
+			} else if len(had) > 0 { // assumed
+				st.keepHeld(had, s.owned.OwnEpoch(), later(st.lastHeldAt, st.lastRecord))
 			}
 			s.dropAll(st, now)
 			st.reported = false
@@ -369,8 +373,10 @@ func (s *Shared) step(now time.Time) (claim bool) {
 		}
 	case ownership.Close:
 		charges = s.queue.Charges()
+		s.tellHeld(epoch)
 		tell(talk.Ended)
 	case ownership.Lapse:
+		s.tellHeld(epoch)
 		tell(talk.Lapsed)
 	case ownership.Open:
 		s.assumeSilentHold(now)
@@ -386,6 +392,13 @@ func (s *Shared) assumeSilentHold(now time.Time) {
 			s.assumeHeld(p.ID, s.peerState(p.ID), now)
 		}
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // sweep drops the requests of gateways that are gone, or silent for long.
@@ -408,7 +421,8 @@ func (s *Shared) sweep(now time.Time) {
 		if p.Link == ownership.Silent && now.Sub(p.Heard) >= revokeAfter && now.Sub(st.lastRecord) >= revokeAfter {
 			s.revokeGrants(st, now)
 		}
-		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(p.Heard) < ownership.SlotHold) {
+		heard := later(p.Heard, st.lastHeldAt)
+		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(heard) < ownership.SlotHold) {
 			continue
 		}
 		s.dropAll(st, now)
@@ -443,7 +457,7 @@ func (s *Shared) Gone(id ownership.ID) {
 	if st := s.peerStates[id]; st != nil {
 		s.dropAll(st, now)
 		s.addToSeries(st, talk.Load{}, now)
-		st.reported = false
+		st.reported, st.lastHeld = false, nil
 		s.apply(now) // its next process may use its part
 		s.pump(now)
 	}

@@ -67,6 +67,7 @@ type linked struct {
 	heard   time.Time
 	number  uint64
 	acked   time.Time
+	hears   []ownership.ID
 	process uint64
 	up      bool
 }
@@ -150,14 +151,6 @@ func (w *world) at(id ownership.ID) int {
 	return -1
 }
 
-func answers(k talk.Kind) bool {
-	switch k {
-	case talk.Claimed, talk.Ended, talk.Lapsed, talk.Grant, talk.Refused:
-		return true
-	}
-	return false
-}
-
 func (n *node) send(process uint64, to ownership.ID, r talk.Record) {
 	w := n.w
 	w.mu.Lock()
@@ -166,7 +159,7 @@ func (n *node) send(process uint64, to ownership.ID, r talk.Record) {
 		return
 	}
 	j := w.at(to)
-	if answers(r.Kind) {
+	if r.Kind.FromOwner() {
 		if p := w.streams[[2]int{j, n.i}]; p != nil {
 			p.answer = append(p.answer, r)
 		}
@@ -300,7 +293,10 @@ func (n *node) listen(j int, now time.Time) {
 				continue
 			}
 			if r.Heartbeat > 0 {
-				l.number = r.Heartbeat
+				l.number, l.hears = r.Heartbeat, nil
+				for _, id := range r.Hears {
+					l.hears = append(l.hears, ownership.ID(id))
+				}
 			}
 			if at, known := n.sent[r.Heard]; known && r.Heard > 0 {
 				l.acked = at
@@ -317,11 +313,17 @@ func (n *node) sendHeartbeats(now time.Time) {
 	n.sent[n.heartbeat] = now
 	load := n.shared.Loads()
 	w := n.w
+	var hears []string
+	for j, l := range n.links {
+		if l.link == ownership.Up {
+			hears = append(hears, string(w.nodes[j].id))
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for j := range w.nodes {
 		if p := w.streams[[2]int{j, n.i}]; p != nil {
-			p.answer = append(p.answer, talk.Record{Kind: talk.Heartbeat, Heartbeat: n.heartbeat, Loads: []talk.Load{load}})
+			p.answer = append(p.answer, talk.Record{Kind: talk.Heartbeat, Heartbeat: n.heartbeat, Loads: []talk.Load{load}, Hears: hears})
 		}
 		if p := w.streams[[2]int{n.i, j}]; p != nil {
 			p.ask = append(p.ask, talk.Record{Kind: talk.Heartbeat, Heard: n.link(j, now).number})
@@ -350,7 +352,7 @@ func (n *node) look(now time.Time) {
 			greet = append(greet, other.id)
 		}
 		registered := other.alive || now.Sub(other.died) < 3*time.Second
-		v.Peers = append(v.Peers, ownership.Peer{ID: other.id, Link: l.link, Heard: l.heard, Acked: l.acked, Registered: registered, Unheard: l.process == 0, Leaving: other.leaving && l.link == ownership.Up})
+		v.Peers = append(v.Peers, ownership.Peer{ID: other.id, Link: l.link, Heard: l.heard, Acked: l.acked, Registered: registered, Unheard: l.process == 0, Leaving: other.leaving && l.link == ownership.Up, Hears: l.hears})
 		if l.link != ownership.Gone && l.acked.Before(acked) {
 			acked = l.acked
 		}

@@ -157,6 +157,10 @@ func (h *Hub) handleOut(id ownership.ID, s *stream, records []talk.Record) {
 			p.Link = ownership.Silent // updateLines sets it to Up and greets
 		case talk.Heartbeat:
 			p.lastHeartbeat, p.Leaving, p.serves = r.Heartbeat, r.Leaving, servicesOf(r)
+			p.Hears = p.Hears[:0:0]
+			for _, id := range r.Hears {
+				p.Hears = append(p.Hears, ownership.ID(id))
+			}
 		}
 	}
 	lines := h.copyLines()

@@ -218,9 +218,7 @@ func (h *Hub) send(to ownership.ID, r talk.Record) {
 	p := h.peers[to]
 	var s *stream
 	if p != nil {
-		s = p.out
-		switch r.Kind {
-		case talk.Claimed, talk.Ended, talk.Lapsed, talk.Grant, talk.Refused:
+		if s = p.out; r.Kind.FromOwner() {
 			s = p.in
 		}
 	}
@@ -368,9 +366,16 @@ func (h *Hub) sendHeartbeats() {
 	defer h.mu.Unlock()
 	h.heartbeat++
 	h.sent[h.heartbeat%uint64(len(h.sent))] = time.Now()
+	var hears []string
+	for id, p := range h.peers {
+		if p.Link == ownership.Up {
+			hears = append(hears, string(id))
+		}
+	}
 	for _, p := range h.peers {
 		if p.in != nil {
-			p.in.send(talk.Record{Kind: talk.Heartbeat, Heartbeat: h.heartbeat, Leaving: h.leaving, Loads: loads})
+			p.in.send(talk.Record{Kind: talk.Heartbeat, Heartbeat: h.heartbeat, Leaving: h.leaving, Loads: loads,
+				Hears: hears})
 		}
 		if p.out != nil {
 			p.out.send(talk.Record{Kind: talk.Heartbeat, Heard: p.lastHeartbeat, Leaving: h.leaving})

@@ -130,6 +130,7 @@ var recordFields = [...]func(*Record, field){
 	recordClass:      func(r *Record, v field) { r.Class = string(v.bytes) },
 	recordRequire:    func(r *Record, v field) { r.Require = append(r.Require, string(v.bytes)) },
 	recordPrefer:     func(r *Record, v field) { r.Prefer = append(r.Prefer, string(v.bytes)) },
+	recordHears:      func(r *Record, v field) { r.Hears = append(r.Hears, string(v.bytes)) },
 	recordVerdict:    func(r *Record, v field) { r.Verdict = dispatch.Verdict(v.count()) },
 	recordPause:      func(r *Record, v field) { r.Pause = v.span() },
 	recordBegan:      func(r *Record, v field) { r.Began = v.number != 0 },

@@ -52,6 +52,7 @@ const (
 	recordMaxVersion
 	recordRequire
 	recordPrefer
+	recordHears
 )
 
 const (
@@ -203,6 +204,7 @@ func (w *writer) record(r *Record) {
 	w.unsigned(recordMaxVersion, r.MaxVersion)
 	w.texts(recordRequire, r.Require)
 	w.texts(recordPrefer, r.Prefer)
+	w.texts(recordHears, r.Hears)
 }
 
 func (w *writer) request(r *dispatch.Request) {

@@ -48,11 +48,21 @@ const (
 	Lapsed  Kind = 22 // the sender cannot confirm its epoch, and grants no slots until the next Claimed
 	Grant   Kind = 23 // the request has a slot of Replica
 	Refused Kind = 24 // the request was refused
+	Holds   Kind = 25 // before Ended and Lapsed: Gateway holds the slots in the only one of Loads
 
 	// From any gateway to any other.
 	Newer Kind = 30 // Gateway owns the service in a later epoch
 	Spent Kind = 31 // a tenant used tokens
 )
+
+// FromOwner reports whether only an owner sends records of this kind.
+func (k Kind) FromOwner() bool {
+	switch k {
+	case Claimed, Ended, Lapsed, Grant, Refused, Holds:
+		return true
+	}
+	return false
+}
 
 // Record is one message. Each kind uses some of the fields.
 type Record struct {
@@ -100,6 +110,8 @@ type Record struct {
 	Heard      uint64 // the number of the last heartbeat received
 	Leaving    bool
 	Loads      []Load // in Heartbeat
+	// Hears, in Heartbeat, are the gateways that the sender hears and that hear it.
+	Hears []string
 	// Charges, in Ended and in the Loads of an owner's heartbeats, are the owner's accounts of fairness.
 	Charges []dispatch.Charge
 
@@ -116,7 +128,7 @@ type Load struct {
 	// Charges are all charges of the owner if AllCharges is set.
 	AllCharges bool
 	Charges    []dispatch.Charge
-	// Follows is the epoch of the owner that the gateway follows, 0 for none.
+	// Follows is the epoch of the owner that the gateway follows or is, 0 for none.
 	Follows uint64
 	// Config identifies the configuration of the service.
 	Config uint64

@@ -23,7 +23,7 @@ func TestARecordArrivesAsItWasSent(t *testing.T) {
 		{Kind: Grant, Service: "app", Epoch: 7, ID: 3, Replica: "r", Address: "10.0.0.2:80", Class: "h100"},
 		{Kind: Leave, ID: 3, Verdict: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, HasUsage: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
 		{Kind: Refused, ID: 4, Refusal: dispatch.TooLate, After: 3 * time.Second},
-		{Kind: Heartbeat, Heartbeat: 9, Heard: 8, Leaving: true, Loads: []Load{
+		{Kind: Heartbeat, Heartbeat: 9, Heard: 8, Leaving: true, Hears: []string{"10.0.0.1:7070", "10.0.0.2:7070"}, Loads: []Load{
 			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}, 7, 1 << 63},
 			{"b", 0, nil, 0, false, nil, 0, 0},
 		}},

@@ -240,3 +240,38 @@ func TestAnOwnerThatIsFollowedIsNotLost(t *testing.T) {
 		t.Errorf("action %d, want a claim of a service whose owner nobody hears", action)
 	}
 }
+
+// An owner keeps the service, although another one is the first in the order, as long as that one does
+// not hear all others: they would not follow it.
+func TestAServiceMovesOnlyToAGatewayThatHearsAllOthers(t *testing.T) {
+	all := ids(3)
+	name := ""
+	for name = "app"; Order(name, all)[1] != all[0]; name += "x" {
+	}
+	first := Order(name, all)[0]
+	for _, c := range []struct {
+		hears []ID
+		moves bool
+	}{
+		{nil, true}, // an earlier release does not say
+		{all, true},
+		{all[:1], false},
+	} {
+		v := peers(Up, start)
+		for i := range v.Peers {
+			if v.Peers[i].ID == first {
+				v.Peers[i].Hears = c.hears
+			}
+		}
+		s := New(name, all[0], start)
+		if s.handsOver(v, start) {
+			t.Errorf("%v: it moves at once", c.hears)
+		}
+		if got := s.handsOver(v, start.Add(HandoverDelay)); got != c.moves {
+			t.Errorf("%v: it moves: %t, want %t", c.hears, got, c.moves)
+		}
+		if v.Leaving = true; !s.handsOver(v, start) {
+			t.Errorf("%v: a gateway that is about to end keeps it", c.hears)
+		}
+	}
+}

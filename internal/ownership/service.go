@@ -64,6 +64,8 @@ type Peer struct {
 	Registered, Leaving bool
 	// Follows is the epoch of the owner that it hears, 0 for none.
 	Follows uint64
+	// Hears are the gateways that it hears and that hear it; none if it does not say so.
+	Hears []ID
 	// Unheard is set if this process has never heard from it, so that the slots that it holds are
 	// unknown.
 	Unheard bool

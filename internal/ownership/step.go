@@ -1,6 +1,9 @@
 package ownership
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Step updates the role and returns the action to perform. Callers call it after every event and
 // once per HeartbeatInterval.
@@ -85,13 +88,28 @@ func (s *Service) candidates(v *View) []ID {
 	return Order(s.name, ids)
 }
 
-// first returns the gateway that should own the service; false if this gateway is the only one.
+// first returns the gateway that should own the service; false if this gateway is the only one. That is
+// the first in the order that hears all others that this gateway hears: those that it does not hear
+// would not follow it.
 func (s *Service) first(v *View) (ID, bool) {
 	ids := s.candidates(v)
 	if len(ids) == 0 || len(ids) == 1 && ids[0] == s.self {
 		return s.self, false
 	}
+	for _, id := range ids {
+		if id == s.self || v.hearsAll(id) {
+			return id, true
+		}
+	}
 	return ids[0], true
+}
+
+// hearsAll reports whether a gateway hears all others that this gateway hears, as far as is known.
+func (v *View) hearsAll(id ID) bool {
+	p, _ := v.peer(id)
+	return len(p.Hears) == 0 || !slices.ContainsFunc(v.Peers, func(q Peer) bool {
+		return q.ID != id && q.Link == Up && !slices.Contains(p.Hears, q.ID)
+	})
 }
 
 // claimStagger is how much longer each gateway in the order waits than the one before it, in case that one
