@@ -66,7 +66,10 @@ func TestSlotsAreNeverExceededAndTheRestWaits(t *testing.T) {
 	g := start(t, service("m", replicaBlock(a.Server, "x", 2), replicaBlock(b.Server, "x", 1)))
 	statuses := make(chan int, 20)
 	background(t.Context(), g, 20, statuses)
-	eventually(t, "three are served and 17 wait", func() bool { s := g.state(t, "m"); return s.busy() == 3 && s.Queued == 17 })
+	eventually(t, "three are served and 17 wait", func() bool {
+		s := g.state(t, "m")
+		return a.active.Load() == 2 && b.active.Load() == 1 && s.busy() == 3 && s.Queued == 17
+	})
 	if q := g.metric(t, `aliquot_gateway_queued{service="m"}`); q != "17" {
 		t.Errorf("the metric says %q wait", q)
 	}

@@ -230,6 +230,31 @@ func (w *world) idle() *node {
 	return n
 }
 
+// What an owner knew of a gateway counts alone if it is newer than the gateway's own last word.
+func TestTheLatestKnowledgeOfASilentGatewayCounts(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		held map[string]int
+		at   time.Duration // after the last load, which says that it holds three slots of r
+		want int
+	}{
+		{nil, 0, 3},
+		{map[string]int{}, time.Second, 0},
+		{map[string]int{"q": 1}, time.Second, 1},
+		{map[string]int{"q": 1, "r": 1}, -time.Second, 4},
+		{map[string]int{"q": 1}, -ownership.SlotHold, 3},
+	} {
+		s := NewShared(Options{}, "app", "a", func(ownership.ID, talk.Record) {})
+		b := s.peerState("b")
+		b.load, b.lastRecord = talk.Load{Replicas: []talk.Held{{Replica: "r", Count: 3}}}, now.Add(-2*time.Second)
+		b.keepHeld(c.held, 1, b.lastRecord.Add(c.at))
+		s.assumeHeld("b", b, now)
+		if got := len(b.remotes); got != c.want {
+			t.Errorf("%v, known %v after its load: %d slots are held, want %d", c.held, c.at, got, c.want)
+		}
+	}
+}
+
 // Another gateway may say what it likes of its requests.
 func TestWhatIsPresumedIsBounded(t *testing.T) {
 	s := NewShared(Options{}, "app", "a", func(ownership.ID, talk.Record) {})

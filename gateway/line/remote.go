@@ -234,7 +234,7 @@ func (s *Shared) endReport(st *peerState, now time.Time) {
 	for _, g := range st.unconfirmed {
 		s.dropRemote(g, now)
 	}
-	st.unconfirmed, st.reported, st.knownGateways = nil, true, nil
+	st.unconfirmed, st.reported, st.knownGateways, st.lastHeld = nil, true, nil, nil
 }
 
 // dropAll removes all requests of a gateway.
@@ -344,11 +344,14 @@ func (s *Shared) assumeHeld(of ownership.ID, st *peerState, now time.Time) {
 		return
 	}
 	carries := map[string]int{}
-	if now.Sub(st.lastHeldAt) < ownership.SlotHold {
+	known := st.lastHeld != nil && now.Sub(st.lastHeldAt) < ownership.SlotHold
+	if known {
 		maps.Copy(carries, st.lastHeld)
 	}
-	for _, h := range st.load.Replicas {
-		carries[h.Replica] = max(carries[h.Replica], h.Count)
+	if !known || !st.lastHeldAt.After(st.lastRecord) {
+		for _, h := range st.load.Replicas {
+			carries[h.Replica] = max(carries[h.Replica], h.Count)
+		}
 	}
 	id := uint64(1) << 63
 	for replica, n := range carries {
@@ -365,18 +368,28 @@ func (st *peerState) keepHeld(held map[string]int, epoch uint64, at time.Time) {
 	st.lastHeld, st.lastHeldAt, st.lastHeldEpoch = held, at, epoch
 }
 
+// knownAt returns the time at which the owner's remotes of the gateway were all that it held: now, or
+// when it was last heard if it is silent.
+func (st *peerState) knownAt(now time.Time) time.Time {
+	if st.reported {
+		return now
+	}
+	return later(st.lastHeldAt, st.lastRecord)
+}
+
 // tellHeld tells the others what each gateway holds. The next owner may not hear all of them.
-func (s *Shared) tellHeld(epoch uint64) {
+func (s *Shared) tellHeld(epoch uint64, now time.Time) {
 	for id, st := range s.peerStates {
-		if !st.reported {
-			continue
-		}
 		held := s.heldBy(id)
+		if len(held) == 0 && !st.reported {
+			continue // it is not known
+		}
 		var load talk.Load
 		for replica, n := range held {
 			load.Replicas = append(load.Replicas, talk.Held{Replica: replica, Count: n})
 		}
-		r := talk.Record{Kind: talk.Holds, Service: s.name, Epoch: epoch, Gateway: string(id), Loads: []talk.Load{load}}
+		r := talk.Record{Kind: talk.Holds, Service: s.name, Epoch: epoch, Gateway: string(id),
+			Started: st.knownAt(now), Loads: []talk.Load{load}}
 		for _, p := range s.view.Peers {
 			if p.ID != id {
 				s.send(p.ID, r)
@@ -397,7 +410,10 @@ func (s *Shared) handleHolds(from ownership.ID, r *talk.Record, now time.Time) {
 	for _, h := range r.Loads[0].Replicas {
 		held[h.Replica] += h.Count
 	}
-	s.peerState(ownership.ID(r.Gateway)).keepHeld(held, epoch, now)
+	st, at := s.peerState(ownership.ID(r.Gateway)), earlier(r.Started, now)
+	if st.lastHeld == nil || !at.Before(st.lastHeldAt) {
+		st.keepHeld(held, epoch, at)
+	}
 }
 
 // report returns the report of all requests of this gateway for the owner, in order of arrival.

@@ -128,10 +128,9 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 		s.lastOwner = ""
 	case ownership.Apart:
 		for id, st := range s.peerStates {
-			if had := s.heldBy(id); st.reported {
-				st.keepHeld(had, s.owned.OwnEpoch(), now)
-			} else if len(had) > 0 { // assumed
-				st.keepHeld(had, s.owned.OwnEpoch(), later(st.lastHeldAt, st.lastRecord))
+			if had := s.heldBy(id); len(had) > 0 || st.reported {
+				// If this process was stopped, what it knows is from before.
+				st.keepHeld(had, s.owned.OwnEpoch(), st.knownAt(s.lastUpdate))
 			}
 			s.dropAll(st, now)
 			st.reported = false
@@ -373,10 +372,10 @@ func (s *Shared) step(now time.Time) (claim bool) {
 		}
 	case ownership.Close:
 		charges = s.queue.Charges()
-		s.tellHeld(epoch)
+		s.tellHeld(epoch, now)
 		tell(talk.Ended)
 	case ownership.Lapse:
-		s.tellHeld(epoch)
+		s.tellHeld(epoch, now)
 		tell(talk.Lapsed)
 	case ownership.Open:
 		s.assumeSilentHold(now)
@@ -396,6 +395,13 @@ func (s *Shared) assumeSilentHold(now time.Time) {
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
 		return a
 	}
 	return b
@@ -427,6 +433,9 @@ func (s *Shared) sweep(now time.Time) {
 		}
 		s.dropAll(st, now)
 		s.addToSeries(st, talk.Load{}, now)
+		if p.Link == ownership.Gone {
+			st.lastHeld = nil
+		}
 		if !there {
 			delete(s.peerStates, id)
 		}

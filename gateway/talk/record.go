@@ -48,7 +48,7 @@ const (
 	Lapsed  Kind = 22 // the sender cannot confirm its epoch, and grants no slots until the next Claimed
 	Grant   Kind = 23 // the request has a slot of Replica
 	Refused Kind = 24 // the request was refused
-	Holds   Kind = 25 // before Ended and Lapsed: Gateway holds the slots in the only one of Loads
+	Holds   Kind = 25 // before Ended and Lapsed: Gateway held the slots in the only one of Loads at Started
 
 	// From any gateway to any other.
 	Newer Kind = 30 // Gateway owns the service in a later epoch
@@ -103,13 +103,13 @@ type Record struct {
 	// the same.
 	Salt [2]uint64
 
-	Gateway    string // in Hello and Newer
+	Gateway    string // in Hello, Newer and Holds
 	Process    uint64 // in Hello
 	MaxVersion uint64 // in Hello: the Version of the sender
 	Heartbeat  uint64 // the number of this heartbeat
 	Heard      uint64 // the number of the last heartbeat received
 	Leaving    bool
-	Loads      []Load // in Heartbeat
+	Loads      []Load // in Heartbeat and Holds
 	// Hears, in Heartbeat, are the gateways that the sender hears and that hear it.
 	Hears []string
 	// Charges, in Ended and in the Loads of an owner's heartbeats, are the owner's accounts of fairness.

@@ -62,7 +62,7 @@ type Peer struct {
 	Acked time.Time
 	// Registered is set if Consul lists it as live; Leaving if it has announced its end.
 	Registered, Leaving bool
-	// Follows is the epoch of the owner that it hears, 0 for none.
+	// Follows is the epoch of the owner that it hears or is, 0 for none.
 	Follows uint64
 	// Hears are the gateways that it hears and that hear it; none if it does not say so.
 	Hears []ID

@@ -57,7 +57,7 @@ func (s *Service) allResponded(v *View, since, now time.Time) bool {
 }
 
 // handsOver reports whether this gateway must hand over the service: because it is about to end, or
-// because another has been the first in the order for long enough.
+// because another has been the first in the order for long enough and hears all others.
 func (s *Service) handsOver(v *View, now time.Time) bool {
 	first, others := s.first(v)
 	switch {
@@ -71,7 +71,8 @@ func (s *Service) handsOver(v *View, now time.Time) bool {
 	case s.betterSince.IsZero():
 		s.betterSince = now
 	}
-	return now.Sub(s.betterSince) >= HandoverDelay
+	// Gateways that the other one does not hear would not follow it.
+	return now.Sub(s.betterSince) >= HandoverDelay && v.hearsAll(first)
 }
 
 // candidates are the gateways that could own the service, in order.
@@ -88,18 +89,11 @@ func (s *Service) candidates(v *View) []ID {
 	return Order(s.name, ids)
 }
 
-// first returns the gateway that should own the service; false if this gateway is the only one. That is
-// the first in the order that hears all others that this gateway hears: those that it does not hear
-// would not follow it.
+// first returns the gateway that should own the service; false if this gateway is the only one.
 func (s *Service) first(v *View) (ID, bool) {
 	ids := s.candidates(v)
 	if len(ids) == 0 || len(ids) == 1 && ids[0] == s.self {
 		return s.self, false
-	}
-	for _, id := range ids {
-		if id == s.self || v.hearsAll(id) {
-			return id, true
-		}
 	}
 	return ids[0], true
 }
