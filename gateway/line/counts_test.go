@@ -265,4 +265,15 @@ func TestWhatIsPresumedIsBounded(t *testing.T) {
 	if n := len(b.remotes); n > maxAssumed {
 		t.Errorf("%d requests are presumed", n)
 	}
+	c := s.peerState("c")
+	c.keepHeld(map[string]int{"r": 1 << 40, "q": -1}, 1, now)
+	s.assumeHeld("c", c, now)
+	if n := len(c.remotes); n > maxAssumed {
+		t.Errorf("%d requests are presumed by the word of an owner", n)
+	}
+	// Only the owner that this gateway follows says what others hold.
+	s.Take("x", []talk.Record{{Kind: talk.Holds, Service: "app", Gateway: "d", Loads: []talk.Load{{Replicas: []talk.Held{{Replica: "r", Count: 1}}}}}})
+	if d := s.peerStates["d"]; d != nil {
+		t.Errorf("a gateway that owns nothing was believed: %v", d.lastHeld)
+	}
 }

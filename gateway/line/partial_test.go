@@ -8,6 +8,22 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
+// separate cuts two gateways off from each other.
+func (w *world) separate(i, j int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut[[2]int{i, j}], w.cut[[2]int{j, i}] = time.Now(), time.Now()
+}
+
+// end ends all gateways, and waits until the longest request has ended.
+func (w *world) end(longest time.Duration) {
+	for _, n := range w.nodes {
+		n.crash()
+	}
+	synctest.Wait()
+	time.Sleep(longest)
+}
+
 // A member that hears nothing, and is heard, is granted slots for a while. It keeps no more
 // of them than it says that it uses: the others go on.
 func TestAGatewayThatHearsNothingKeepsNoSlotsThatItDidNotTake(t *testing.T) {
@@ -43,11 +59,7 @@ func TestAGatewayThatHearsNothingKeepsNoSlotsThatItDidNotTake(t *testing.T) {
 				t.Error("a gateway waits for slots that were granted to one that did not hear of them")
 			}
 			w.run(15*time.Second, 0, nil, 1) // the replicas count
-			for _, n := range w.nodes {
-				n.crash()
-			}
-			synctest.Wait()
-			time.Sleep(time.Minute)
+			w.end(time.Minute)
 		})
 	}
 }
@@ -62,9 +74,7 @@ func TestAPartDoesNotShrinkForOneThatIsBack(t *testing.T) {
 			w.run(5*time.Second, 0, nil, 1)
 			ends := w.owner()
 			a, b := w.nodes[(ends.i+1)%3], w.nodes[(ends.i+2)%3]
-			w.mu.Lock()
-			w.cut[[2]int{a.i, b.i}], w.cut[[2]int{b.i, a.i}] = time.Now(), time.Now()
-			w.mu.Unlock()
+			w.separate(a.i, b.i)
 			w.run(2*time.Second, 8, nil, 1)
 			a.consul = false
 			w.kill(ends)
@@ -74,11 +84,7 @@ func TestAPartDoesNotShrinkForOneThatIsBack(t *testing.T) {
 			}
 			ends.start(9)
 			w.run(4*time.Second, 8, nil, 1) // the replicas count
-			for _, n := range w.nodes {
-				n.crash()
-			}
-			synctest.Wait()
-			time.Sleep(time.Minute)
+			w.end(time.Minute)
 		})
 	}
 }
@@ -94,13 +100,8 @@ func TestSlotsOfAnEarlierTermAreNotKept(t *testing.T) {
 			owner := w.owner()
 			busy, other := w.nodes[(owner.i+1)%3], w.nodes[(owner.i+2)%3]
 			cut := func(n *node) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				for i := range w.nodes {
-					if i != n.i {
-						w.cut[[2]int{i, n.i}], w.cut[[2]int{n.i, i}] = time.Now(), time.Now()
-					}
-				}
+				w.separate(n.i, (n.i+1)%3)
+				w.separate(n.i, (n.i+2)%3)
 			}
 			var order []string
 			for range 4 {
@@ -129,11 +130,7 @@ func TestSlotsOfAnEarlierTermAreNotKept(t *testing.T) {
 			}
 			w.mu.Unlock()
 			w.run(15*time.Second, 0, nil, 1) // the replicas count
-			for _, n := range w.nodes {
-				n.crash()
-			}
-			synctest.Wait()
-			time.Sleep(time.Minute)
+			w.end(time.Minute)
 		})
 	}
 }
@@ -148,13 +145,8 @@ func TestTheOwnerHearsAllOthers(t *testing.T) {
 			w := newWorld(t, seed, 3, 1, 4)
 			w.run(2*ownership.HandoverDelay, 0, nil, 1)
 			first := w.owner()
-			cut := func(i, j int) {
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.cut[[2]int{i, j}], w.cut[[2]int{j, i}] = time.Now(), time.Now()
-			}
-			cut(first.i, (first.i+1)%3)
-			cut(first.i, (first.i+2)%3)
+			w.separate(first.i, (first.i+1)%3)
+			w.separate(first.i, (first.i+2)%3)
 			w.run(4*time.Second, 0, nil, 1)
 			w.heal()
 			w.run(2*time.Second, 0, nil, 1)
@@ -163,7 +155,7 @@ func TestTheOwnerHearsAllOthers(t *testing.T) {
 				t.Fatal("the service has not moved")
 			}
 			other := w.nodes[3-owner.i-first.i]
-			cut(first.i, other.i)
+			w.separate(first.i, other.i)
 			w.run(2*time.Second, 0, nil, 1)
 			var order []string
 			long := func() {
@@ -192,11 +184,7 @@ func TestTheOwnerHearsAllOthers(t *testing.T) {
 				t.Error("a gateway that is about to end keeps the service")
 			}
 			w.run(time.Minute, 0, nil, 1) // the replicas count
-			for _, n := range w.nodes {
-				n.crash()
-			}
-			synctest.Wait()
-			time.Sleep(2 * time.Minute)
+			w.end(2 * time.Minute)
 		})
 	}
 }
