@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -44,11 +45,18 @@ type pass struct {
 // begin enters a request and lets the gateways talk until it has a slot, waits for one or
 // is refused.
 func (w *world) begin(n *node, r dispatch.Request) *pass {
+	p := w.enter(n, r)
+	w.run(400*time.Millisecond, 0, nil, 1)
+	return p
+}
+
+// enter enters a request before the gateways talk.
+func (w *world) enter(n *node, r dispatch.Request) *pass {
 	p := &pass{at: n, done: make(chan error, 1)}
 	r.Expire = time.Now().Add(time.Hour)
 	ctx, s := n.ctx, n.shared
 	go func() { p.done <- s.Enter(ctx, &p.Pass, r) }()
-	w.run(400*time.Millisecond, 0, nil, 1)
+	synctest.Wait()
 	return p
 }
 
@@ -87,6 +95,43 @@ func TestBoundsHoldForAllGateways(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A gateway that reports its requests again to the same owner, as after a reconnect, reports new ones
+// among them, to which the limits apply, and those that the owner has accepted, to which they no
+// longer do.
+func TestBoundsHoldForWhatIsReportedAgain(t *testing.T) {
+	for seed := range uint64(8) {
+		shared(t, 1, 1, Options{Policy: dispatch.Policy{MaxQueue: 3}}, func(t *testing.T, w *world, all []*node) {
+			w.rng = rand.New(rand.NewPCG(seed, 1))
+			owner, member, other := all[0].shared, all[1], all[2]
+			first := w.begin(member, dispatch.Request{})
+			waiting := []*pass{w.begin(member, dispatch.Request{}), w.begin(other, dispatch.Request{})}
+			owner.Greet(member.id) // so that it ignores what the member asks, until the member reports again
+			waiting = append(waiting, w.enter(member, dispatch.Request{}))
+			late := w.enter(member, dispatch.Request{})
+			w.run(400*time.Millisecond, 0, nil, 1)
+			owner.Greet(member.id)
+			w.run(400*time.Millisecond, 0, nil, 1)
+			if got, want := late.state(), (&Refused{Why: dispatch.QueueFull}).Error(); got != want {
+				t.Errorf("a request beyond the limit: %s, want %s", got, want)
+			}
+			for i, p := range waiting {
+				if got := p.state(); got != "waits" {
+					t.Errorf("request %d within the limit: %s", i, got)
+				}
+			}
+			for _, p := range append([]*pass{first}, waiting...) {
+				p.leave(dispatch.Served)
+				w.run(400*time.Millisecond, 0, nil, 1)
+			}
+			for i, p := range waiting {
+				if got := p.state(); got != "active" {
+					t.Errorf("request %d within the limit: %s", i, got)
+				}
+			}
+		})
+	}
 }
 
 // A replica that failed at one gateway is given to none.

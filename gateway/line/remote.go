@@ -16,6 +16,8 @@ type peerState struct {
 	// unconfirmed are the remote requests that were known when a report began. They keep their slots until the
 	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*remote
+	// accepted are the IDs of waiting requests that were removed from the queue until the next report.
+	accepted map[uint64]bool
 	// lastHeld is the number of slots that it held, by replica, when an owner ended that was this gateway
 	// or has told it. It is nil once the gateway itself has said what it holds under a later owner.
 	lastHeld      map[string]int
@@ -86,7 +88,8 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 	}
 	g := s.newRemote(from, r)
 	g.ticket.Placement, g.unplaceable = placement, !ok
-	if r.Kind == talk.Entry {
+	if st := s.peerState(from); r.Kind == talk.Entry || st.accepted[r.ID] {
+		delete(st.accepted, r.ID)
 		s.placeRemote(g, r, now)
 		return
 	}
@@ -181,11 +184,21 @@ func (s *Shared) dropRemote(g *remote, now time.Time) {
 
 // dropWaiting removes waiting remote requests, because a grant may not reach their gateway.
 func (s *Shared) dropWaiting(st *peerState, now time.Time) {
-	for _, g := range st.remotes {
+	for id, g := range st.remotes {
 		if g.Endpoint == nil {
 			s.dropRemote(g, now)
+			st.accept(id)
 		}
 	}
+}
+
+// accept records that the owner has accepted a request, and that no limit applies to it when it is
+// reported.
+func (st *peerState) accept(id uint64) {
+	if st.accepted == nil {
+		st.accepted = map[uint64]bool{}
+	}
+	st.accepted[id] = true
 }
 
 // revokeAfter is how long a gateway must have been silent. It notices up to two heartbeats later
@@ -225,6 +238,7 @@ func (s *Shared) beginReport(st *peerState, report uint64, now time.Time) {
 	for id, g := range st.remotes {
 		st.unconfirmed = append(st.unconfirmed, g)
 		delete(st.remotes, id)
+		st.accept(id)
 	}
 	st.report = report
 }
@@ -234,7 +248,7 @@ func (s *Shared) endReport(st *peerState, now time.Time) {
 	for _, g := range st.unconfirmed {
 		s.dropRemote(g, now)
 	}
-	st.unconfirmed, st.reported, st.knownGateways, st.lastHeld = nil, true, nil, nil
+	st.unconfirmed, st.accepted, st.reported, st.knownGateways, st.lastHeld = nil, nil, true, nil, nil
 }
 
 // dropAll removes all requests of a gateway.
@@ -242,7 +256,7 @@ func (s *Shared) dropAll(st *peerState, now time.Time) {
 	for _, g := range st.unconfirmed {
 		s.dropRemote(g, now)
 	}
-	st.unconfirmed = nil
+	st.unconfirmed, st.accepted = nil, nil
 	for _, g := range st.remotes {
 		s.dropRemote(g, now)
 	}
@@ -422,7 +436,11 @@ func (s *Shared) report() []talk.Record {
 	s.reports++
 	out := []talk.Record{{Kind: talk.Begin, Service: s.name, Epoch: epoch, ID: s.claim, Report: s.reports}}
 	for _, id := range s.idsByArrival() {
-		out = append(out, s.carried[id].record(talk.Entry))
+		t, kind := s.carried[id], talk.Entry
+		if t.entered == epoch {
+			kind = talk.Enter // the owner may not have received it, and its limits apply
+		}
+		out = append(out, t.record(kind))
 	}
 	return append(out, talk.Record{Kind: talk.End, Service: s.name, Epoch: epoch})
 }

@@ -183,7 +183,7 @@ func (s *Shared) requeueOwn(now time.Time) {
 func (s *Shared) restore(t *carried) {
 	t.local = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.local}}
 	s.queue.Restore(&t.local.ticket, t.arrived)
-	t.queued = true
+	t.queued, t.entered = true, 0
 }
 
 // handleAnswer applies the owner's decision about a request of this gateway.

@@ -74,6 +74,9 @@ type carried struct {
 	arrived time.Time
 	started time.Time
 	err     error
+	// entered is the epoch of the owner that was asked to accept the request, 0 once it is known to be
+	// accepted.
+	entered uint64
 
 	began, settled         bool
 	tokens                 int
@@ -143,6 +146,7 @@ func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	s.carried[t.id] = t
 	s.wait(t, now)
 	if !s.queuesLocally() {
+		_, t.entered, _ = s.owned.Role()
 		s.ask(t, talk.Enter)
 	}
 	s.evict(now)
@@ -278,7 +282,7 @@ func (t *carried) decided(p *Pass, now time.Time) {
 
 func (t *carried) granted(e *Endpoint, now time.Time) {
 	s, p := t.of, t.pass
-	t.started = now
+	t.started, t.entered = now, 0
 	t.began, t.settled, t.tokens = false, false, 0
 	p.Endpoint, p.waited = e, max(0, now.Sub(p.asked))
 	s.addQueued(p.counted().negated(), now)
