@@ -188,3 +188,40 @@ func TestTheOwnerHearsAllOthers(t *testing.T) {
 		})
 	}
 }
+
+// A gateway was cut off while it held all slots. They are free 30 s later, also where the owner that
+// saw it last has told another one meanwhile, which owns the service now.
+func TestWhatASilentGatewayHeldKeepsItsAge(t *testing.T) {
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 3, 1, 4)
+			w.run(2*ownership.HandoverDelay, 0, nil, 1)
+			owner := w.owner()
+			busy, next := w.nodes[(owner.i+1)%3], w.nodes[(owner.i+2)%3]
+			var order []string
+			for range 4 {
+				busy.ask("busy", 5*time.Second, &order)
+			}
+			w.run(500*time.Millisecond, 0, nil, 1)
+			w.separate(busy.i, owner.i)
+			w.separate(busy.i, next.i)
+			busy.consul = false
+			w.run(ownership.SlotHold*2/3, 0, nil, 1)
+			owner.leaving = true
+			w.run(2*time.Second, 0, nil, 1)
+			if role, _, _ := next.shared.Role(); role != ownership.Owner {
+				t.Fatalf("gateway %d is %v", next.i, role)
+			}
+			for range 4 {
+				next.ask("next", 100*time.Millisecond, &order)
+			}
+			w.run(ownership.SlotHold/2, 0, nil, 1)
+			w.mu.Lock()
+			if got := len(order) - 4; got != 4 {
+				t.Errorf("%d of 4 requests began", got)
+			}
+			w.mu.Unlock()
+			w.end(2 * time.Minute)
+		})
+	}
+}
