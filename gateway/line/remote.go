@@ -16,7 +16,8 @@ type peerState struct {
 	// unconfirmed are the remote requests that were known when a report began. They keep their slots until the
 	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*remote
-	// accepted are the IDs of waiting requests that were removed from the queue until the next report.
+	// accepted are the IDs of requests that the owner has accepted and that the gateway's next report
+	// names: no limit applies to them again.
 	accepted map[uint64]bool
 	// lastHeld is the number of slots that it held, by replica, when an owner ended that was this gateway
 	// or has told it. It is nil once the gateway itself has said what it holds under a later owner.
@@ -192,8 +193,7 @@ func (s *Shared) dropWaiting(st *peerState, now time.Time) {
 	}
 }
 
-// accept records that the owner has accepted a request, and that no limit applies to it when it is
-// reported.
+// accept records that the owner has accepted a request.
 func (st *peerState) accept(id uint64) {
 	if st.accepted == nil {
 		st.accepted = map[uint64]bool{}
