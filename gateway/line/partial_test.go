@@ -15,6 +15,12 @@ func (w *world) separate(i, j int) {
 	w.cut[[2]int{i, j}], w.cut[[2]int{j, i}] = time.Now(), time.Now()
 }
 
+// isolate cuts a gateway off from the two others.
+func (w *world) isolate(n *node) {
+	w.separate(n.i, (n.i+1)%3)
+	w.separate(n.i, (n.i+2)%3)
+}
+
 // end ends all gateways, and waits until the longest request has ended.
 func (w *world) end(longest time.Duration) {
 	for _, n := range w.nodes {
@@ -99,23 +105,19 @@ func TestSlotsOfAnEarlierTermAreNotKept(t *testing.T) {
 			w.run(2*ownership.HandoverDelay, 0, nil, 1)
 			owner := w.owner()
 			busy, other := w.nodes[(owner.i+1)%3], w.nodes[(owner.i+2)%3]
-			cut := func(n *node) {
-				w.separate(n.i, (n.i+1)%3)
-				w.separate(n.i, (n.i+2)%3)
-			}
 			var order []string
 			for range 4 {
 				busy.ask("busy", 3*time.Second, &order)
 			}
 			w.run(500*time.Millisecond, 0, nil, 1)
-			cut(owner)
+			w.isolate(owner)
 			w.run(4*time.Second, 0, nil, 1)
 			w.heal()
 			w.run(2*time.Second, 0, nil, 1)
 			if role, _, _ := owner.shared.Role(); role != ownership.Member {
 				t.Fatalf("gateway %d is %v", owner.i, role)
 			}
-			cut(busy)
+			w.isolate(busy)
 			w.run(2*ownership.HandoverDelay, 0, nil, 1)
 			if role, _, _ := owner.shared.Role(); role != ownership.Owner {
 				t.Fatalf("gateway %d is %v", owner.i, role)
@@ -145,8 +147,7 @@ func TestTheOwnerHearsAllOthers(t *testing.T) {
 			w := newWorld(t, seed, 3, 1, 4)
 			w.run(2*ownership.HandoverDelay, 0, nil, 1)
 			first := w.owner()
-			w.separate(first.i, (first.i+1)%3)
-			w.separate(first.i, (first.i+2)%3)
+			w.isolate(first)
 			w.run(4*time.Second, 0, nil, 1)
 			w.heal()
 			w.run(2*time.Second, 0, nil, 1)
@@ -203,8 +204,7 @@ func TestWhatASilentGatewayHeldKeepsItsAge(t *testing.T) {
 				busy.ask("busy", 5*time.Second, &order)
 			}
 			w.run(500*time.Millisecond, 0, nil, 1)
-			w.separate(busy.i, owner.i)
-			w.separate(busy.i, next.i)
+			w.isolate(busy)
 			busy.consul = false
 			w.run(ownership.SlotHold*2/3, 0, nil, 1)
 			owner.leaving = true
